@@ -1,0 +1,84 @@
+"""NSGA-II over any objectives, steady state: parents by rank and crowding, survivors by non-dominated sorting.
+
+Source: Deb et al. 2002, A fast and elitist multiobjective genetic algorithm, sections III.A to III.C; steady-state form:
+Durillo et al. 2009, On the effect of the steady-state selection scheme.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deap import tools
+
+from evo.individual import Individual
+from evo.population import Population
+from evo.randomness import seeded
+from evo.variation import VariationSettings
+from genomes import Genome, Limits
+from search import Candidate, Evaluation, Fidelity
+
+
+@dataclass(frozen=True)
+class NSGA2Settings:
+    """Settings of NSGA-II.
+
+    Attributes:
+        population: how many survive.
+        founders: trained from scratch before the first child.
+        objectives: what is minimised.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    population: int = 16
+    founders: int = 4
+    objectives: tuple[str, ...] = ("error", "parameters")
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that cannot work."""
+        if self.population < 2 or self.founders < 1 or not self.objectives:
+            raise ValueError(f"strategy needs a population of 2 or more, a founder and an objective, got {self}")
+
+
+class NSGA2:
+    """NSGA-II without a barrier: each result joins, and the worst of the lot leaves."""
+
+    def __init__(
+        self,
+        starters: Sequence[Genome],
+        limits: Limits,
+        seed: int,
+        settings: NSGA2Settings | None = None,
+        variation: VariationSettings | None = None,
+        fidelity: Fidelity | None = None,
+    ) -> None:
+        """Takes the founders' genomes, the limits of all genomes, and settings."""
+        self.settings = settings or NSGA2Settings()
+        self.population = Population(
+            starters, limits, variation or VariationSettings(), self.settings.objectives, fidelity or Fidelity(), seed
+        )
+        self.survivors: list[Individual] = []
+
+    def ask(self, n: int) -> list[Candidate]:
+        """Returns `n` candidates: founders first, then children of winners of binary tournaments."""
+        return [self._one() for _ in range(n)]
+
+    def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
+        """Takes note of a result and lets the best survive; ties go to the earlier candidate."""
+        if member := self.population.tell(candidate, evaluation):
+            everyone = sorted([*self.survivors, member], key=lambda individual: individual.number)
+            self.survivors = tools.selNSGA2(everyone, self.settings.population)
+
+    def _one(self) -> Candidate:
+        if self.population.asked < self.settings.founders or not any(member.fertile for member in self.survivors):
+            return self.population.founder()
+        return self.population.child(self._selected)
+
+    def _selected(self, rng: random.Random) -> Individual:
+        """Returns the winner of a tournament of two by rank, then by crowding (`survivors` is in that order)."""
+        fertile = [member for member in self.survivors if member.fertile]
+        with seeded(rng):
+            drawn = tools.selRandom(range(len(fertile)), 2)
+        return fertile[min(drawn)]

@@ -1,0 +1,95 @@
+"""Variation: how a child comes from its parent: edits drawn by weight from the morphisms and the disruptions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deap import base
+
+from evo.disruption import DISRUPTIONS
+from genomes import Genome, InvalidGenome, Limits, check
+from morphism import CATALOGUE, Edit, Inapplicable, Morphism
+
+TRIES = 40
+
+
+@dataclass(frozen=True)
+class VariationSettings:
+    """How children differ from their parents.
+
+    Attributes:
+        disruptions: the chance that an edit is a disruption, which does not keep the function, instead of a morphism.
+        edits: at most, in one child; each number from 1 is equally likely.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    disruptions: float = 0.15
+    edits: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuses numbers outside their ranges."""
+        if not 0 <= self.disruptions <= 1:
+            raise ValueError(f"variation.disruptions must be a chance in [0, 1], got {self.disruptions}")
+        if not 1 <= self.edits <= 8:
+            raise ValueError(f"variation.edits must be in [1, 8], got {self.edits}")
+
+
+class Barren(RuntimeError):
+    """No edit within the limits was found that leads to a genome not asked before."""
+
+
+def toolbox(settings: VariationSettings, limits: Limits) -> base.Toolbox:
+    """Returns DEAP's toolbox with `mutate(genome, fresh, rng) -> edits` registered for a search."""
+    box = base.Toolbox()
+    box.register("mutate", mutate, settings=settings, limits=limits)
+    return box
+
+
+def mutate(
+    genome: Genome, fresh: Callable[[Genome], bool], rng: random.Random, settings: VariationSettings, limits: Limits
+) -> tuple[Edit, ...]:
+    """Returns edits that lead from a genome to a new one within the limits.
+
+    Args:
+        genome: the parent's.
+        fresh: says whether a genome was not asked before.
+        rng: of all draws.
+        settings: how many edits, and of which kind.
+        limits: of the child.
+
+    Raises:
+        Barren: forty tries found none.
+    """
+    for _ in range(TRIES):
+        edits = _chain(genome, rng.randint(1, settings.edits), rng, settings, limits)
+        if edits and fresh(edits[-1].genome):
+            return edits
+    raise Barren(f"{TRIES} tries found no new genome within {limits}")
+
+
+def _chain(
+    genome: Genome, count: int, rng: random.Random, settings: VariationSettings, limits: Limits
+) -> tuple[Edit, ...]:
+    edits: list[Edit] = []
+    for _ in range(count):
+        if (edit := _edit(genome, rng, settings, limits)) is None:
+            break
+        edits.append(edit)
+        genome = edit.genome
+    return tuple(edits)
+
+
+def _edit(genome: Genome, rng: random.Random, settings: VariationSettings, limits: Limits) -> Edit | None:
+    kinds: Sequence[Morphism] = DISRUPTIONS if rng.random() < settings.disruptions else CATALOGUE
+    kind = rng.choices(kinds, [kind.weight for kind in kinds])[0]
+    if not (sites := kind.sites(genome)):
+        return None
+    try:
+        edit = kind.plan(genome, rng.choice(sites), rng)
+        check(edit.genome, limits)
+    except (Inapplicable, InvalidGenome):
+        return None
+    return edit

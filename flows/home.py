@@ -1,0 +1,67 @@
+"""Home: the directory that holds searches, prepared data and, without a server, the MLflow store."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+class BadInput(ValueError):
+    """What the user gave cannot be used; the message says what should be, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The layout of the files of all searches below one directory.
+
+    Attributes:
+        root: the directory; made when first written to.
+    """
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """Where prepared data sets are kept for all searches."""
+        return self.root / "data"
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow store that is used when no server is configured."""
+        return f"sqlite:///{(self.root / 'mlflow.db').absolute()}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where MLflow keeps artifacts when no server is configured."""
+        return (self.root / "mlflow-artifacts").absolute()
+
+    def search(self, name: str) -> Path:
+        """Returns the directory of one search.
+
+        Raises:
+            BadInput: not a name that is safe as a directory.
+        """
+        if not NAME.fullmatch(name):
+            raise BadInput(f"a search's name must match {NAME.pattern}, got {name!r}")
+        return self.root / name
+
+    def names(self) -> list[str]:
+        """Returns the names of the searches that are there."""
+        return sorted(path.parent.name for path in self.root.glob("*/ledger.sqlite"))
+
+    def make(self) -> None:
+        """Makes the directory.
+
+        Raises:
+            BadInput: it cannot be written.
+        """
+        try:
+            self.data.mkdir(parents=True, exist_ok=True)
+            probe = self.data / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise BadInput(f"--home must be a writable directory, {self.root} is not: {error.strerror}") from None

@@ -1,0 +1,127 @@
+"""Report: what a ledger says, as numbers, words, tables and pictures, for the terminal and for MLflow alike."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from flows.lineage import page
+from genomes.drawing import draw
+from search import Candidate, Evaluation, Ledger
+
+AXES = ("error", "parameters")
+
+
+def redacted(text: str) -> str:
+    """Returns `text` with the password of every address in it hidden."""
+    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", text)
+
+
+def edits(candidate: Candidate) -> str:
+    """Returns in a few words how a candidate differs from its first parent."""
+    if candidate.control:
+        return "no-op control"
+    return " + ".join(edit.rule for edit in candidate.edits) or "founder"
+
+
+def best(ledger: Ledger) -> Evaluation | None:
+    """Returns the evaluation with the least error; ties go to fewer parameters, then to the earlier one."""
+    good = [evaluation for evaluation in ledger.evaluations().values() if evaluation.ok]
+    return min(good, key=lambda e: (e.objectives["error"], e.objectives["parameters"], e.number), default=None)
+
+
+def front(ledger: Ledger) -> list[int]:
+    """Returns the numbers of the candidates that no other beats in both error and parameters, smallest first."""
+    found = sorted(ledger.front(AXES), key=lambda e: (e.objectives["parameters"], e.number))
+    return [evaluation.number for evaluation in found]
+
+
+def gains(candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> dict[int, float]:
+    """Returns for each child whose parent has a no-op control: the control's error minus its own.
+
+    Both started from the same weights and were trained for as many examples, so a positive gain is the edit's merit.
+    """
+    controls = {c.parents[0]: evaluations[n] for n, c in candidates.items() if c.control and _ok(evaluations, n)}
+    return {
+        n: controls[c.parents[0]].objectives["error"] - evaluations[n].objectives["error"]
+        for n, c in candidates.items()
+        if c.edits and c.parents and c.parents[0] in controls and _ok(evaluations, n)
+    }
+
+
+def _ok(evaluations: Mapping[int, Evaluation], number: int) -> bool:
+    return number in evaluations and evaluations[number].ok
+
+
+def tags(name: str, candidate: Candidate, evaluation: Evaluation) -> dict[str, str]:
+    """Returns the MLflow tags of a child run."""
+    told = {
+        "kind": "child",
+        "search": name,
+        "number": str(candidate.number),
+        "parents": json.dumps(candidate.parents),
+        "edits": edits(candidate),
+        "status": evaluation.status,
+        "genome": candidate.genome.digest,
+        "certified": "yes" if all(c.verdict for c in evaluation.certificates) else "no",
+    }
+    told |= {"reason": evaluation.reason} if evaluation.reason else {}
+    told |= {"twin": str(evaluation.twin)} if evaluation.twin is not None else {}
+    return {f"morphogen.{key}": value for key, value in told.items()}
+
+
+def child_files(candidate: Candidate, evaluation: Evaluation) -> dict[str, str]:
+    """Returns the artifacts of a child run by file name."""
+    certificates = [asdict(certificate) for certificate in evaluation.certificates]
+    changes = [{"rule": edit.rule, "site": dict(edit.site), "modes": sorted(edit.modes)} for edit in candidate.edits]
+    return {
+        "architecture.svg": draw(candidate.genome, f"candidate {candidate.number}"),
+        "genome.json": candidate.genome.to_json().decode(),
+        "edits.json": json.dumps({"edits": changes, "certificates": certificates}, indent=1),
+    }
+
+
+def artifacts(ledger: Ledger, name: str, directory: Path) -> dict[str, float]:
+    """Writes the search run's artifacts into a directory and returns its metrics."""
+    candidates, evaluations, spent = ledger.candidates(), ledger.evaluations(), ledger.spent()
+    numbers = front(ledger)
+    (directory / "lineage.html").write_text(page(name, candidates, evaluations))
+    rows = [{"number": n, **evaluations[n].objectives, **evaluations[n].cost} for n in numbers]
+    (directory / "front.json").write_text(json.dumps(rows, indent=1))
+    draw_front(evaluations, numbers, directory / "front.png")
+    winner = best(ledger)
+    return {
+        "evaluations": spent.evaluations,
+        "failures": spent.failures,
+        "seconds": spent.elapsed_seconds,
+        "examples": spent.examples,
+        **({"best_error": winner.objectives["error"]} if winner else {}),
+    }
+
+
+def draw_front(evaluations: Mapping[int, Evaluation], numbers: Sequence[int], file: Path) -> None:
+    """Draws error against parameters, with the Pareto front as steps, into a picture file."""
+    from matplotlib.figure import Figure  # half a second, and only this needs it
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    points = [e.objectives for e in evaluations.values() if e.ok]
+    chosen = [evaluations[n].objectives for n in numbers]
+    axes.scatter([p["parameters"] for p in points], [p["error"] for p in points], s=18, c="#9aa5b1", label="candidates")
+    axes.step(
+        [p["parameters"] for p in chosen],
+        [p["error"] for p in chosen],
+        where="post",
+        c="#d9480f",
+        marker="o",
+        label="Pareto front",
+    )
+    for number, point in zip(numbers, chosen, strict=True):
+        axes.annotate(str(number), (point["parameters"], point["error"]), xytext=(5, 5), textcoords="offset points")
+    axes.set(xlabel="parameters", ylabel="validation error", xscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,180 @@
+"""Terminal: progress while a search runs, and its tables and trees afterwards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from flows import report
+from search import Budget, Candidate, Evaluation, Ledger, Progress
+
+WIDTH = max(80, shutil.get_terminal_size((120, 40)).columns)
+
+
+def console() -> Console:
+    """Returns the console that everything is written to."""
+    return Console(width=WIDTH, highlight=False)
+
+
+class Display:
+    """Shows each event of a search: redrawn in place on a terminal, else one line for each finished child."""
+
+    def __init__(self, budget: Budget, screen: Console, live: Live) -> None:
+        self.budget, self.screen, self.live = budget, screen, live
+        self.told = -1
+
+    def __call__(self, progress: Progress) -> None:
+        """Takes note of one event."""
+        self.live.update(self.view(progress))
+        if not self.screen.is_terminal and progress.spent.evaluations != self.told:
+            self.told = progress.spent.evaluations
+            self.screen.print(self.line(progress))
+
+    def line(self, progress: Progress) -> str:
+        """Returns one line: children done, best, front, spent and remaining."""
+        spent, left = progress.spent, self.remaining(progress)
+        winner = (
+            f"best error {progress.best.objectives['error']:.4f} (child {progress.best.number})"
+            if progress.best
+            else "no result yet"
+        )
+        failed = f", {spent.failures} failed" if spent.failures else ""
+        return (
+            f"{spent.evaluations} children done{failed} · {winner} · front of {len(progress.front)} · "
+            f"{spent.elapsed_seconds:.0f} s spent · {left}"
+        )
+
+    def remaining(self, progress: Progress) -> str:
+        """Returns what is left of each bound of the budget."""
+        spent = progress.spent
+        left = [
+            f"{max(0, total - used):.0f} {unit}"
+            for total, used, unit in (
+                (self.budget.candidates, spent.candidates, "children"),
+                (self.budget.examples, spent.examples, "examples"),
+                (self.budget.seconds, spent.elapsed_seconds, "s"),
+            )
+            if total is not None
+        ]
+        return f"{' and '.join(left) or 'no bound'} left"
+
+    def view(self, progress: Progress) -> Group:
+        """Returns the picture that is redrawn in place."""
+        bar = Bar(
+            TextColumn("[bold]search"), BarColumn(WIDTH // 2), TextColumn("{task.percentage:.0f} % of the budget")
+        )
+        bar.add_task("", total=1.0, completed=progress.share)
+        table = evaluations_table([*progress.front][-8:], {}, "Pareto front so far")
+        now = Text(f"training: {', '.join(map(str, progress.in_flight)) or 'nothing'}", style="dim")
+        return Group(bar, Text(self.line(progress)), now, table)
+
+
+@contextmanager
+def display(budget: Budget) -> Iterator[Display]:
+    """Yields a display that `drive` can call."""
+    screen = console()
+    with Live(console=screen, refresh_per_second=4, transient=True, auto_refresh=screen.is_terminal) as live:
+        yield Display(budget, screen, live)
+
+
+def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], title: str) -> Table:
+    """Returns a table of evaluations, with their edits where the candidates are given."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in ("child", "error", "parameters", "MACs", "seconds", "examples with ancestors"):
+        table.add_column(column, justify="right")
+    table.add_column("whose child")
+    for row in rows:
+        candidate = candidates.get(row.number)
+        table.add_row(
+            str(row.number),
+            f"{row.objectives['error']:.4f}",
+            f"{row.objectives['parameters']:,.0f}",
+            f"{row.objectives['macs']:,.0f}",
+            f"{row.cost.get('seconds', 0):.1f}",
+            f"{row.cost.get('lineage_examples', 0):,.0f}",
+            _origin(candidate) if candidate else "",
+        )
+    return table
+
+
+def _origin(candidate: Candidate) -> str:
+    parents = ", ".join(map(str, candidate.parents))
+    return f"{parents}: {report.edits(candidate)}" if parents else report.edits(candidate)
+
+
+def summary(ledger: Ledger, screen: Console) -> None:
+    """Prints best, front, spent, failures and the gains over the no-op control."""
+    candidates, evaluations, spent = ledger.candidates(), ledger.evaluations(), ledger.spent()
+    if winner := report.best(ledger):
+        screen.print(evaluations_table([evaluations[n] for n in report.front(ledger)], candidates, "Pareto front"))
+        facts = winner.objectives
+        screen.print(
+            f"Best: child {winner.number}, error {facts['error']:.4f}, {facts['parameters']:,.0f} parameters, "
+            f"{facts['macs']:,.0f} MACs"
+        )
+    screen.print(
+        f"Spent: {spent.elapsed_seconds:.0f} s, {spent.evaluations} of {spent.candidates} children, "
+        f"{spent.examples:,.0f} examples, {spent.train_seconds:.0f} s of training"
+    )
+    failures = [e for e in evaluations.values() if not e.ok]
+    screen.print(f"Failures: {len(failures) or 'none'}")
+    for failure in failures[:10]:
+        screen.print(f"  child {failure.number}: {failure.status}: {failure.reason}", markup=False)
+    _gains(candidates, evaluations, screen)
+
+
+def _gains(candidates: dict[int, Candidate], evaluations: dict[int, Evaluation], screen: Console) -> None:
+    gains = report.gains(candidates, evaluations)
+    if not gains:
+        screen.print("Gain over the no-op control: no parent has a control and another child yet")
+        return
+    by_edit: dict[str, list[float]] = {}
+    for number, gain in gains.items():
+        by_edit.setdefault(report.edits(candidates[number]), []).append(gain)
+    table = Table(
+        title="Gain in error over the no-op control (positive: better than the parent trained on)",
+        title_justify="left",
+        title_style="bold",
+    )
+    for column in ("edit", "children", "mean gain", "best gain"):
+        table.add_column(column, justify="left" if column == "edit" else "right")
+    for rule, values in sorted(by_edit.items(), key=lambda item: -sum(item[1]) / len(item[1])):
+        table.add_row(rule, str(len(values)), f"{sum(values) / len(values):+.4f}", f"{max(values):+.4f}")
+    screen.print(table)
+
+
+def family(ledger: Ledger, number: int) -> Tree:
+    """Returns a candidate's ancestors as a tree: the founder on top, each edit with its certificate below."""
+    chain = [number]
+    while parents := ledger.candidate(chain[-1]).parents:
+        chain.append(parents[0])
+    top = branch = Tree(_member(ledger, chain[-1]))
+    for member in reversed(chain[:-1]):
+        branch = branch.add(_member(ledger, member))
+    return top
+
+
+def _member(ledger: Ledger, number: int) -> Text:
+    candidate, evaluation = ledger.candidate(number), ledger.evaluations().get(number)
+    text = Text(f"{number} ", style="bold").append(report.edits(candidate), style="cyan")
+    if evaluation is None:
+        return text.append(" in training", style="dim")
+    if not evaluation.ok:
+        return text.append(f" {evaluation.status}: {evaluation.reason}", style="red")
+    text.append(f"  error {evaluation.objectives['error']:.4f}, {evaluation.objectives['parameters']:,.0f} parameters")
+    for certificate in evaluation.certificates:
+        proof = ", ".join(f"{mode} {error:.1e}" for mode, error in certificate.errors.items()) or "no promise"
+        text.append(
+            f"\n  {certificate.rule}: {'kept the function' if certificate.modes else 'disruption'} ({proof})",
+            style="green" if certificate.modes else "yellow",
+        )
+    return text

@@ -1,0 +1,26 @@
+"""What an architecture is: genomes, their expansion, rules, identity and cost. Knows no weights and no torch."""
+
+from genomes.cost import Cost, cost
+from genomes.errors import InvalidGenome
+from genomes.expansion import Expansion, Primitive, expand
+from genomes.genome import Edge, Genome, Module
+from genomes.identity import canonical, equivalent, fingerprint
+from genomes.rules import Limits, check, load_genome
+
+__all__ = [
+    "Cost",
+    "Edge",
+    "Expansion",
+    "Genome",
+    "InvalidGenome",
+    "Limits",
+    "Module",
+    "Primitive",
+    "canonical",
+    "check",
+    "cost",
+    "equivalent",
+    "expand",
+    "fingerprint",
+    "load_genome",
+]

@@ -1,0 +1,41 @@
+"""What a network costs, counted from its graph without building it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from genomes.genome import Genome
+from genomes.identity import canonical
+
+BYTES_PER_NUMBER = 4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts of one network.
+
+    Attributes:
+        parameters: trained numbers.
+        macs: multiply-accumulates of one example's forward pass (FLOPs = 2 x MACs).
+        activation_bytes: what one example's forward pass keeps for the backward pass, in float32.
+    """
+
+    parameters: int
+    macs: int
+    activation_bytes: int
+
+
+def cost(genome: Genome) -> Cost:
+    """Counts the canonical graph, which is what is built and trained.
+
+    Raises:
+        InvalidGenome: the genome does not expand.
+    """
+    parameters = macs = numbers = 0
+    for primitive in canonical(genome).primitives.values():
+        shapes = primitive.operation.parameter_shapes(primitive.in_shapes)
+        parameters += sum(math.prod(shape) for shape in shapes.values())
+        macs += primitive.operation.macs(primitive.in_shapes)
+        numbers += math.prod(primitive.shape)
+    return Cost(parameters, macs, BYTES_PER_NUMBER * numbers)

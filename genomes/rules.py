@@ -1,0 +1,115 @@
+"""What makes a genome valid; one look finds every reason why it is not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import networkx as nx
+
+from genomes.cost import cost
+from genomes.errors import InvalidGenome
+from genomes.expansion import expand
+from genomes.genome import Genome, Module
+from genomes.operations import Call, Input
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Budgets of a network; None is no limit.
+
+    Attributes:
+        parameters: trained numbers.
+        macs: multiply-accumulates of one example's forward pass.
+        activation_bytes: kept by one example's forward pass for the backward pass.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    parameters: int | None = None
+    macs: int | None = None
+    activation_bytes: int | None = None
+
+
+def load_genome(data: bytes, limits: Limits | None = None) -> Genome:
+    """Reads untrusted JSON and returns a valid genome.
+
+    Raises:
+        InvalidGenome: with every reason.
+    """
+    genome = Genome.from_json(data)
+    check(genome, limits)
+    return genome
+
+
+def check(genome: Genome, limits: Limits | None = None) -> None:
+    """Raises unless the genome is valid and within the limits.
+
+    Raises:
+        InvalidGenome: with every reason.
+    """
+    reasons = [*_modules(genome)]
+    for name, module in genome.modules:
+        reasons.extend(f"module {name}: {reason}" for reason in _module(module, name == genome.root))
+    if reasons:
+        raise InvalidGenome(*reasons)
+    expand(genome)
+    over = [
+        f"{name} must be at most {limit:,}, got {asdict(cost(genome))[name]:,}"
+        for name, limit in asdict(limits or Limits()).items()
+        if limit is not None and asdict(cost(genome))[name] > limit
+    ]
+    if over:
+        raise InvalidGenome(*over)
+
+
+def _modules(genome: Genome) -> Iterator[str]:
+    called = {op.module for _, module in genome.modules for _, op in module.nodes if isinstance(op, Call)}
+    if genome.root not in genome:
+        yield f"the root module {genome.root} is not defined"
+    for name in sorted(called - {name for name, _ in genome.modules}):
+        yield f"module {name} is called but not defined"
+    for name, _ in genome.modules:
+        if name != genome.root and name not in called:
+            yield f"module {name} is never called"
+
+
+def _module(module: Module, root: bool) -> Iterator[str]:
+    yield from _inputs(module, root)
+    yield from _ports(module)
+    if not nx.is_directed_acyclic_graph(module.graph):
+        yield f"there must be no cycle, got {nx.find_cycle(module.graph)}"
+        return
+    try:
+        output = module.output
+    except InvalidGenome as error:
+        yield str(error)
+        return
+    useful = nx.ancestors(module.graph, output) | {output}
+    fed = set(module.inputs).union(*(nx.descendants(module.graph, node) for node in module.inputs))
+    for node in module.operations:
+        if node not in useful or node not in fed:
+            yield f"node {node} must lie on a way from an input to the output"
+
+
+def _inputs(module: Module, root: bool) -> Iterator[str]:
+    inputs = [op for _, op in module.nodes if isinstance(op, Input)]
+    if sorted(op.port for op in inputs) != list(range(len(inputs))) or not inputs:
+        yield f"its inputs must have the ports 0, 1, …, got {sorted(op.port for op in inputs)}"
+    if root and (len(inputs) != 1 or len(inputs[0].shape) not in (1, 3)):
+        yield "the root must have one input with a shape [C, H, W] or [F]"
+    if not root and any(op.shape for op in inputs):
+        yield "only the root's input has a shape"
+
+
+def _ports(module: Module) -> Iterator[str]:
+    ports: dict[str, list[int]] = {node: [] for node in module.operations}
+    for edge in module.edges:
+        ports.setdefault(edge.target, []).append(edge.port)
+    for node, found in ports.items():
+        if isinstance(module.operations[node], Input):
+            if found:
+                yield f"input {node} must have no edge into it"
+        elif sorted(found) != list(range(len(found))) or not found:
+            yield f"node {node} must have one edge into each port 0, 1, …, got {dict(Counter(sorted(found)))}"

@@ -1,0 +1,1 @@
+"""Search spaces: starter genomes, random members, and limits."""

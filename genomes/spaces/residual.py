@@ -1,0 +1,180 @@
+"""Residual networks for small images: starter genomes, random members, and the limits of the space."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from genomes.errors import InvalidGenome
+from genomes.genome import Genome, Module
+from genomes.operations import (
+    Add,
+    BatchNorm,
+    Call,
+    Conv,
+    Flatten,
+    GlobalPool,
+    Input,
+    Linear,
+    MaxPool,
+    Operation,
+    Output,
+    ReLU,
+)
+from genomes.rules import Limits, check
+
+
+@dataclass(frozen=True)
+class ResidualLimits:
+    """What a search may ask for; budgets of the networks, and the range of random members.
+
+    Attributes:
+        parameters: at most, in one network.
+        macs: at most, for one example.
+        activation_bytes: at most, for one example.
+        width: channels of the first stage, smallest and largest, in random members.
+        stages: at most; each halves the extent and doubles the channels.
+        blocks: residual blocks a stage, at most.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    parameters: int = 100_000
+    macs: int = 20_000_000
+    activation_bytes: int = 4_000_000
+    width: tuple[int, int] = (4, 16)
+    stages: int = 3
+    blocks: int = 2
+
+    @property
+    def budgets(self) -> Limits:
+        """The part that holds for every genome of the search."""
+        return Limits(self.parameters, self.macs, self.activation_bytes)
+
+
+@dataclass(frozen=True)
+class ResidualSpace:
+    """The residual networks for one input shape and number of classes.
+
+    A member is stem, stages of blocks `relu(x + bn(conv(relu(bn(conv(x))))))`, global pool and a linear head.
+    Source: He et al. 2016, Deep residual learning, figure 2.
+
+    Attributes:
+        shape: of an image, `[C, H, W]`.
+        classes: how many.
+        limits: budgets and ranges.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    limits: ResidualLimits = ResidualLimits()
+
+    def __post_init__(self) -> None:
+        """Refuses shapes that no member fits.
+
+        Raises:
+            InvalidGenome: an extent below 4 pixels, no channel, or fewer than two classes.
+        """
+        if len(self.shape) != 3 or min(self.shape[1:]) < 4 or self.shape[0] < 1:
+            raise InvalidGenome(f"images must be [C, H, W] with H and W of 4 or more, got {list(self.shape)}")
+        if self.classes < 2:
+            raise InvalidGenome(f"there must be two classes or more, got {self.classes}")
+
+    def starters(self) -> tuple[Genome, ...]:
+        """Returns small founders that train fast: two widths, plain or with one block, and one that calls a module twice.
+
+        Raises:
+            InvalidGenome: none is within the limits.
+        """
+        halvings = self._halvings()
+        found = [
+            self.member(8, [0] * halvings + [1]),
+            self.member(8, [1] * halvings + [1]),
+            self.member(12, [0] * halvings + [1]),
+            self._repeating(8, halvings),
+        ]
+        return tuple(self._within(found))
+
+    def sample(self, rng: random.Random) -> Genome:
+        """Returns a random member within the limits.
+
+        Raises:
+            InvalidGenome: a hundred draws found none.
+        """
+        for _ in range(100):
+            stages = rng.randint(1, min(self.limits.stages, self._halvings() + 1))
+            blocks = [rng.randint(0, self.limits.blocks) for _ in range(stages)]
+            drawn = self.member(rng.randint(*self.limits.width), blocks, rng.choice((3, 3, 5)))
+            if fitting := self._within([drawn], quiet=True):
+                return fitting[0]
+        raise InvalidGenome(f"a hundred random members were all over {self.limits}: raise a limit or lower the width")
+
+    def member(self, width: int, blocks: Sequence[int], kernel: int = 3) -> Genome:
+        """Returns the network with `blocks[k]` residual blocks in stage k, and `width` 2^k channels there."""
+        body = _Chain(Input(0, self.shape))
+        body.layer(Conv.same(width, kernel), BatchNorm(), ReLU())
+        for stage, count in enumerate(blocks):
+            if stage:
+                body.layer(MaxPool(2, 2), Conv.same(width << stage, kernel), BatchNorm(), ReLU())
+            for _ in range(count):
+                body.residual(width << stage, kernel)
+        return Genome.of({"net": self._headed(body)})
+
+    def _repeating(self, width: int, halvings: int) -> Genome:
+        """Returns a network whose last stage calls one residual block twice."""
+        block = _Chain(Input())
+        block.residual(width << halvings, 3)
+        body = _Chain(Input(0, self.shape))
+        body.layer(Conv.same(width, 3), BatchNorm(), ReLU())
+        for stage in range(1, halvings + 1):
+            body.layer(MaxPool(2, 2), Conv.same(width << stage, 3), BatchNorm(), ReLU())
+        body.layer(Call("block"), Call("block"))
+        return Genome.of({"net": self._headed(body), "block": block.module()})
+
+    def _headed(self, body: _Chain) -> Module:
+        body.layer(GlobalPool(), Flatten(), Linear(self.classes))
+        return body.module()
+
+    def _halvings(self) -> int:
+        """How many stages halve the extent without leaving fewer than 4 pixels, at most two in a starter."""
+        return min(2, self.limits.stages - 1, (min(self.shape[1:]) // 4).bit_length() - 1)
+
+    def _within(self, genomes: Sequence[Genome], quiet: bool = False) -> list[Genome]:
+        fitting, reasons = [], []
+        for genome in genomes:
+            try:
+                check(genome, self.limits.budgets)
+                fitting.append(genome)
+            except InvalidGenome as error:
+                reasons.append(str(error))
+        if not fitting and not quiet:
+            raise InvalidGenome(
+                f"no starter for images {list(self.shape)} is within the limits of the space: {reasons[0]}"
+            )
+        return fitting
+
+
+class _Chain:
+    """A module under construction; each layer reads the one before it."""
+
+    def __init__(self, start: Input) -> None:
+        self.nodes: dict[str, Operation] = {"image" if start.shape else "x": start}
+        self.edges: list[tuple[str, str, int]] = []
+        self.last = next(iter(self.nodes))
+
+    def layer(self, *operations: Operation) -> None:
+        for operation in operations:
+            name = f"{operation.kind}_{len(self.nodes)}"
+            self.nodes[name] = operation
+            self.edges.append((self.last, name, 0))
+            self.last = name
+
+    def residual(self, channels: int, kernel: int) -> None:
+        start = self.last
+        self.layer(Conv.same(channels, kernel), BatchNorm(), ReLU(), Conv.same(channels, kernel), BatchNorm(), Add())
+        self.edges.append((start, self.last, 1))
+        self.layer(ReLU())
+
+    def module(self) -> Module:
+        return Module.of({**self.nodes, "logits": Output()}, [*self.edges, (self.last, "logits", 0)])

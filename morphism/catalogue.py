@@ -1,0 +1,60 @@
+"""The catalogue of exact morphisms, and what each of them can do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+from genomes import Genome
+from morphism.branch import Replicate
+from morphism.deepen import IdentityLayer, Residual
+from morphism.edit import Edit, Modes, Site
+from morphism.inline import Inline
+from morphism.kernel import Grow
+from morphism.skip import SkipAdd, SkipConcat
+from morphism.widen import Split, ZeroFanout
+
+
+class Morphism(Protocol):
+    """A kind of edit; planning one touches no tensors."""
+
+    @property
+    def name(self) -> str:
+        """What people read, such as `widen.split`."""
+        ...
+
+    @property
+    def modes(self) -> Modes:
+        """The modes in which its edits preserve the function; a disruption has none."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """How often it is drawn, relative to the others."""
+        ...
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns the places where it may be planned."""
+        ...
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit at a site.
+
+        Raises:
+            Inapplicable: it cannot be made there, or would not keep what it promises.
+        """
+        ...
+
+
+CATALOGUE: tuple[Morphism, ...] = (
+    Split(),
+    ZeroFanout(),
+    Residual(),
+    IdentityLayer(),
+    Grow(),
+    SkipAdd(),
+    SkipConcat(),
+    Replicate(),
+    Inline(),
+)

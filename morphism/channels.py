@@ -1,0 +1,192 @@
+"""Channel symbols by union-find: which channels of which values are one and the same, so that widths move together.
+
+A convolution or linear map makes new channels; most operations hand them on; concat joins the lists; add, mean and mul
+unite them position by position; flatten turns each into a block of features. A depthwise convolution hands on its
+input's channels and unites them with its own, so that all calls of its module keep one width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from genomes import Expansion, Genome, Primitive, expand
+from genomes.operations import Conv, Flatten, Input, Trait
+
+
+class Symbol(NamedTuple):
+    """Channel number `channel` of what the node `node` of a module makes: the same in every call of the module."""
+
+    module: str
+    node: str
+    channel: int
+
+
+class Entry(NamedTuple):
+    """One channel of a value.
+
+    Attributes:
+        symbol: the representative of its class.
+        block: how many consecutive positions it takes: above 1 only behind a flatten.
+    """
+
+    symbol: Symbol
+    block: int
+
+
+@dataclass(frozen=True)
+class ChannelMap:
+    """The channels of every value of a genome's expansion.
+
+    Attributes:
+        entries: by path, the channels in their order; a value has one position for each, or a block of them.
+        classes: representative to all symbols that are one with it, itself first: the most upstream one.
+        frozen: representatives of the classes whose width is given from outside: the network's input and its output.
+    """
+
+    entries: Mapping[str, tuple[Entry, ...]]
+    classes: Mapping[Symbol, tuple[Symbol, ...]]
+    frozen: frozenset[Symbol]
+
+    @cached_property
+    def made(self) -> Mapping[tuple[str, str], tuple[Symbol, ...]]:
+        """By module and node that makes channels, the representatives of these channels in their order."""
+        found: dict[tuple[str, str], list[tuple[int, Symbol]]] = {}
+        for representative, members in self.classes.items():
+            for module, node, channel in members:
+                found.setdefault((module, node), []).append((channel, representative))
+        return {key: tuple(symbol for _, symbol in sorted(channels)) for key, channels in found.items()}
+
+
+@lru_cache(maxsize=1024)
+def channels(genome: Genome) -> ChannelMap:
+    """Returns the channels of a genome.
+
+    Raises:
+        InvalidGenome: the genome does not expand.
+    """
+    walk = _Walk(expand(genome))
+    return walk.result()
+
+
+def depthwise(expansion: Expansion, module: str, node: str) -> bool:
+    """Says whether a node is in every call a convolution with one channel in and one out of each of several groups."""
+    return all(_depthwise(expansion.primitives[path]) for path in expansion.instances[module, node])
+
+
+def grouped(expansion: Expansion) -> Iterator[Primitive]:
+    """Yields the convolutions with several groups that are not depthwise: channels mix within a group only."""
+    for primitive in expansion.primitives.values():
+        operation = primitive.operation
+        several = isinstance(operation, Conv) and operation.groups > 1
+        if several and not depthwise(expansion, primitive.module, primitive.id):
+            yield primitive
+
+
+def _depthwise(primitive: Primitive) -> bool:
+    operation = primitive.operation
+    if not isinstance(operation, Conv):
+        return False
+    return 1 < operation.groups == operation.out_channels == primitive.in_shapes[0][0]
+
+
+_Entries = tuple[tuple[int, int], ...]  # (number of the symbol, block)
+
+
+class _Walk:
+    """The state of one union-find; symbols are numbered in the order of their making."""
+
+    def __init__(self, expansion: Expansion) -> None:
+        self.expansion = expansion
+        self.symbols: list[Symbol] = []
+        self.parent: list[int] = []
+        self.first: dict[tuple[str, str], int] = {}
+        self.frozen: set[int] = set()
+        self.entries: dict[str, _Entries] = {}
+        for path, primitive in expansion.primitives.items():
+            self.entries[path] = self.of(primitive)
+        self.freeze(self.entries[expansion.output])
+
+    def of(self, primitive: Primitive) -> _Entries:
+        """Returns the channels of one value."""
+        operation = primitive.operation
+        inputs = [self.entries[source] for source in primitive.inputs]
+        if isinstance(operation, Input):
+            made = self.make(primitive)
+            self.freeze(made)
+            return made
+        if isinstance(operation, Flatten):
+            extent = 1
+            for size in primitive.in_shapes[0][1:]:
+                extent *= size
+            return tuple((symbol, block * extent) for symbol, block in inputs[0])
+        match operation.trait:
+            case Trait.MIXES:
+                return self.mixed(primitive, inputs[0])
+            case Trait.STACKS:
+                return tuple(entry for entries in inputs for entry in entries)
+            case Trait.UNITES:
+                return self.united(inputs)
+            case _:
+                return inputs[0]
+
+    def mixed(self, primitive: Primitive, given: _Entries) -> _Entries:
+        """Returns the channels that a convolution or linear map makes."""
+        made = self.make(primitive)
+        if depthwise(self.expansion, primitive.module, primitive.id):
+            return self.united([made, given])
+        if _depthwise(primitive):
+            # one operation cannot follow two widths: depthwise here, but not in another call
+            self.freeze(made)
+            self.freeze(given)
+        return made
+
+    def make(self, primitive: Primitive) -> _Entries:
+        """Returns the node's own channels, the same ones in each call."""
+        key, count = (primitive.module, primitive.id), primitive.shape[0]
+        if key not in self.first:
+            self.first[key] = len(self.symbols)
+            self.parent.extend(range(len(self.symbols), len(self.symbols) + count))
+            self.symbols.extend(Symbol(*key, channel) for channel in range(count))
+        return tuple((self.first[key] + channel, 1) for channel in range(count))
+
+    def united(self, inputs: Sequence[_Entries]) -> _Entries:
+        """Unites channels position by position; freezes them where blocks do not match."""
+        blocks = {tuple(block for _, block in entries) for entries in inputs}
+        for entries in inputs:
+            if len(blocks) > 1:
+                self.freeze(entries)
+            else:
+                for (one, _), (other, _) in zip(inputs[0], entries, strict=True):
+                    self.unite(one, other)
+        return inputs[0]
+
+    def unite(self, one: int, other: int) -> None:
+        """Makes two symbols one; the older represents both."""
+        low, high = sorted((self.root(one), self.root(other)))
+        self.parent[high] = low
+
+    def root(self, symbol: int) -> int:
+        """Returns the representative, halving the way to it."""
+        while self.parent[symbol] != symbol:
+            self.parent[symbol] = symbol = self.parent[self.parent[symbol]]
+        return symbol
+
+    def freeze(self, entries: _Entries) -> None:
+        """Fixes the width of these channels."""
+        self.frozen.update(symbol for symbol, _ in entries)
+
+    def result(self) -> ChannelMap:
+        """Returns the map, with each symbol replaced by its representative."""
+        roots = [self.root(number) for number in range(len(self.symbols))]
+        classes: dict[Symbol, list[Symbol]] = {}
+        for number, root in enumerate(roots):
+            classes.setdefault(self.symbols[root], []).append(self.symbols[number])
+        table = [self.symbols[root] for root in roots]
+        return ChannelMap(
+            {path: tuple(Entry(table[n], block) for n, block in found) for path, found in self.entries.items()},
+            {symbol: tuple(members) for symbol, members in classes.items()},
+            frozenset(table[number] for number in self.frozen),
+        )

@@ -1,0 +1,133 @@
+"""Morphisms that add layers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genomes import Genome
+from genomes.operations import (
+    GELU,
+    MAX_CHANNELS,
+    Add,
+    AvgPool,
+    BatchNorm,
+    Call,
+    Concat,
+    Conv,
+    Linear,
+    MaxPool,
+    Mean,
+    Mul,
+    Operation,
+    ReLU,
+    SiLU,
+)
+from morphism.edit import EXACT, Edit, Modes, Site
+from morphism.errors import Inapplicable
+from morphism.names import new_id
+from morphism.planning import behind, channel_count, constant, expanded, finish, is_image, node_of, nodes, shapes
+from morphism.tensors import Dirac, TensorExpr
+
+ENDS_A_LAYER = (ReLU, GELU, SiLU, MaxPool, AvgPool, Add, Mean, Mul, Concat, Call)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Adds x + BN(conv(relu(BN(conv(x))))) behind a value x; the last norm's weight is zero.
+
+    That weight learns at once, the convolutions from the second step.
+
+    Preserves: bit for bit, in eval and in train mode.
+    Source: Goyal et al. 2017, section 5.1 (zero-γ); He et al. 2016 (the block).
+    """
+
+    name: str = "deepen.residual"
+    modes: Modes = EXACT
+    weight: float = 1.5
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns the nodes that end a layer of images, with one width in every call."""
+        return _sites(genome, ENDS_A_LAYER, images_only=True)
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit; the branch is as wide as x or half as wide.
+
+        Raises:
+            Inapplicable: the node's value is not an image, or its width differs between calls.
+        """
+        module, node, _ = node_of(genome, site)
+        expansion, name = expanded(genome), str(site["module"])
+        width = channel_count(expansion, name, node)
+        if width is None or not is_image(expansion, name, node):
+            raise Inapplicable(f"{self.name} needs an image of one width, got {shapes(expansion, name, node)}")
+        operations: list[Operation] = [
+            Conv.same(rng.choice((width, max(1, width // 2))), 3),
+            BatchNorm(),
+            ReLU(),
+            Conv.same(width, 3),
+            BatchNorm(),
+            Add(),
+        ]
+        chain = [new_id(module, self.name, [node], op, number) for number, op in enumerate(operations)]
+        steps = list(zip([node, *chain[:-2]], chain[:-1], strict=True))
+        grown = behind(
+            module, node, dict(zip(chain, operations, strict=True)), [*steps, (node, chain[-1]), (chain[-2], chain[-1])]
+        )
+        child = genome.changed({name: grown})
+        return finish(self.name, site, genome, child, constant(child, name, chain[-2], "weight"), rng)
+
+
+@dataclass(frozen=True)
+class IdentityLayer:
+    """Adds a convolution or linear map that returns its input, and a ReLU, behind a ReLU.
+
+    Preserves: bit for bit, in eval and in train mode (for that it has no norm), because relu(relu(x)) = relu(x).
+    Source: Chen et al. 2016, Net2Net, section 2.4.
+    """
+
+    name: str = "deepen.identity"
+    modes: Modes = EXACT
+    weight: float = 0.5
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns the ReLU nodes that have one width in every call."""
+        return _sites(genome, (ReLU,), images_only=False)
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit.
+
+        Raises:
+            Inapplicable: the node is no ReLU, or its width differs between calls.
+        """
+        module, node, operation = node_of(genome, site)
+        expansion, name = expanded(genome), str(site["module"])
+        width, ranks = channel_count(expansion, name, node), {len(s) for s in shapes(expansion, name, node)}
+        if not isinstance(operation, ReLU) or not width or width > MAX_CHANNELS or len(ranks) != 1:
+            raise Inapplicable(
+                f"{self.name} needs a ReLU of one width up to {MAX_CHANNELS}, got {shapes(expansion, name, node)}"
+            )
+        if ranks == {1}:
+            layer: Operation = Linear(width)
+        else:
+            layer = Conv.same(width, 3 if is_image(expansion, name, node) else 1)
+        first = new_id(module, self.name, [node], layer)
+        second = new_id(module, self.name, [node], operation)
+        grown = behind(module, node, {first: layer, second: operation}, [(node, first), (first, second)])
+        child = genome.changed({name: grown})
+        every = expanded(child).tensor_shapes()
+        weights = [f"{path}.weight" for path in expanded(child).instances[name, first]]
+        tensors: dict[str, TensorExpr] = {weight: Dirac(every[weight]) for weight in weights}
+        return finish(self.name, site, genome, child, tensors, rng)
+
+
+def _sites(genome: Genome, kinds: tuple[type[Operation], ...], *, images_only: bool) -> list[Site]:
+    expansion = expanded(genome)
+    return [
+        {"module": module, "node": node}
+        for module, node, operation in nodes(genome)
+        if isinstance(operation, kinds)
+        and channel_count(expansion, module, node)
+        and (not images_only or is_image(expansion, module, node))
+    ]

@@ -1,0 +1,95 @@
+"""Edit: any genome change as a record of the child genome and of how its tensors are made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from genomes import Genome, InvalidGenome, expand
+from morphism import tensors as expressions
+from morphism.errors import Inapplicable
+from morphism.tensors import Source, TensorExpr, substitute
+
+Site = Mapping[str, Any]
+Modes = frozenset[str]
+EXACT: Modes = frozenset({"eval", "train"})  # the function is kept in both modes
+INEXACT: Modes = frozenset()  # a disruption: no promise
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of a genome.
+
+    Attributes:
+        rule: the name of the morphism or disruption, such as `widen.split`.
+        site: where, in words of JSON values (module, node, …); with `rule` it is what people read.
+        genome: the child.
+        tensors: an expression for each child tensor that is not the parent's tensor of the same name.
+        modes: the modes in which the function is preserved; empty for a disruption.
+    """
+
+    rule: str
+    site: Site
+    genome: Genome
+    tensors: Mapping[str, TensorExpr] = field(default_factory=dict)
+    modes: Modes = INEXACT
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the edit as JSON values."""
+        return {
+            "rule": self.rule,
+            "site": dict(self.site),
+            "genome": json.loads(self.genome.to_json()),
+            "tensors": {name: expressions.to_json(self.tensors[name]) for name in sorted(self.tensors)},
+            "modes": sorted(self.modes),
+        }
+
+    @classmethod
+    def from_json(cls, document: Any) -> Edit:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            Inapplicable: a key is missing or unknown, or a value is not what it should be.
+        """
+        expected = {"rule", "site", "genome", "tensors", "modes"}
+        if not isinstance(document, dict) or set(document) != expected:
+            raise Inapplicable(f"an edit must have exactly the keys {sorted(expected)}, got {str(document)[:80]}")
+        rule, site, modes = document["rule"], document["site"], document["modes"]
+        if not isinstance(rule, str) or not isinstance(site, dict) or not isinstance(document["tensors"], dict):
+            raise Inapplicable(f"an edit needs a rule's name, a site and tensors, got {str(document)[:80]}")
+        if not isinstance(modes, list) or not all(isinstance(mode, str) and mode in EXACT for mode in modes):
+            raise Inapplicable(f"an edit's modes must be among {sorted(EXACT)}, got {str(modes)[:80]}")
+        made = {name: expressions.from_json(value, name) for name, value in document["tensors"].items()}
+        return cls(rule, site, _genome(document["genome"]), made, frozenset(modes))
+
+
+def compose(first: Edit, second: Edit) -> Edit:
+    """Returns the one edit that does `first` and then `second`; it claims what both claim.
+
+    Its tensors are those of `second` with the definitions of `first` substituted, so that realising it once gives
+    what realising both gives.
+    """
+    made: dict[str, TensorExpr] = {}
+    for name in expand(second.genome).tensor_shapes():
+        expression = substitute(second.tensors.get(name, Source(name)), first.tensors)
+        if expression != Source(name):
+            made[name] = expression
+    site = {"first": dict(first.site), "second": dict(second.site)}
+    return Edit(f"{first.rule}, {second.rule}", site, second.genome, made, first.modes & second.modes)
+
+
+def _genome(document: Any) -> Genome:
+    try:
+        return Genome.from_json(json.dumps(document).encode())
+    except InvalidGenome as error:
+        raise Inapplicable(f"an edit's genome is not valid: {error}") from None

@@ -1,0 +1,41 @@
+"""Stable names: the same structural edit gives a new node the same id in every lineage, with no counter to share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from genomes import Module
+from genomes.operations import Operation
+
+
+def stable_id(rule: str, parents: Sequence[str], parameters: Operation, ordinal: int = 0) -> str:
+    """Returns the id `kind_xxxxxxxx` of a new node.
+
+    Args:
+        rule: the edit that makes the node.
+        parents: ids of the nodes that it is made from or placed behind.
+        parameters: the node's operation with its fields.
+        ordinal: tells apart nodes that agree in all of this.
+    """
+    return f"{parameters.kind}_{short_hash(rule, list(parents), asdict(parameters), ordinal)}"
+
+
+def new_id(module: Module, rule: str, parents: Sequence[str], parameters: Operation, ordinal: int = 0) -> str:
+    """Returns the stable id of the first ordinal, counted from `ordinal`, that `module` does not use yet."""
+    while (name := stable_id(rule, parents, parameters, ordinal)) in module.operations:
+        ordinal += 1
+    return name
+
+
+def short_hash(*parts: object) -> str:
+    """Returns eight hexadecimal digits of the SHA-256 of JSON values."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def derived_seed(seed: int, name: str) -> int:
+    """Returns a seed of 48 bits for the tensor or the purpose called `name`."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:6], "big")

@@ -1,0 +1,170 @@
+"""Morphisms that let a later value read an earlier one as well."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from genomes import Expansion, Genome, Module
+from genomes.operations import (
+    GELU,
+    Add,
+    AvgPool,
+    BatchNorm,
+    Call,
+    Concat,
+    Conv,
+    Input,
+    Linear,
+    MaxPool,
+    Mean,
+    Mul,
+    Operation,
+    Output,
+    ReLU,
+    Shape,
+    SiLU,
+)
+from morphism.edit import EXACT, Edit, Modes, Site
+from morphism.errors import Inapplicable
+from morphism.names import new_id
+from morphism.planning import behind, channel_count, constant, expanded, finish, node_of, shapes
+from morphism.tensors import Gather, Source, TensorExpr
+
+VALUES = (Input, ReLU, GELU, SiLU, MaxPool, AvgPool, Add, Mean, Mul, Concat, Call)  # worth reading again
+TARGETS = (BatchNorm, ReLU, GELU, SiLU, Add, Mean, Call)  # what an addend may join
+
+
+@dataclass(frozen=True)
+class SkipAdd:
+    """Adds a zero 1 x 1 convolution of an earlier value to a later one; averages first where extents differ.
+
+    Preserves: bit for bit, in eval and in train mode. No norm follows the zero convolution before the sum.
+    Source: Jin et al. 2019, Auto-Keras, section 3.2; zero convolution instead of noise: ours.
+    """
+
+    name: str = "skip.add"
+    modes: Modes = EXACT
+    weight: float = 0.75
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns pairs `source`, `node` of a module: images whose extents agree or have a whole ratio."""
+        expansion = expanded(genome)
+        return [
+            {"module": name, "source": source, "node": target}
+            for name in _modules(expansion)
+            for source, target in _pairs(genome[name], TARGETS)
+            if channel_count(expansion, name, target) and _ratio(expansion, name, source, target)
+        ]
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit.
+
+        Raises:
+            Inapplicable: the source depends on the target, or extents or widths do not fit in every call.
+        """
+        module, node, _ = node_of(genome, site)
+        _, source, _ = node_of(genome, site, "source")
+        name, expansion = str(site["module"]), expanded(genome)
+        width, ratio = channel_count(expansion, name, node), _ratio(expansion, name, source, node)
+        if not width or not ratio or source == node or _below(module)[node] >> module.order.index(source) & 1:
+            raise Inapplicable(f"{self.name} needs an earlier image of a fitting extent, got {dict(site)}")
+        operations: list[Operation] = [AvgPool(ratio, ratio), Conv(width, 1), Add()][ratio == 1 :]
+        chain = [new_id(module, self.name, [source, node], operation) for operation in operations]
+        steps = list(zip([source, *chain[:-2]], chain[:-1], strict=True))
+        last = [(node, chain[-1]), (chain[-2], chain[-1])]
+        child = genome.changed({name: behind(module, node, dict(zip(chain, operations, strict=True)), [*steps, *last])})
+        return finish(self.name, site, genome, child, constant(child, name, chain[-2], "weight"), rng)
+
+
+@dataclass(frozen=True)
+class SkipConcat:
+    """Lets a dense convolution or linear map read an earlier value as well, through columns that are zero.
+
+    Preserves: exactly, in eval and in train mode.
+    Source: Elsken et al. 2017, NASH, section 3 (morphism type III).
+    """
+
+    name: str = "skip.concat"
+    modes: Modes = EXACT
+    weight: float = 0.75
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns pairs `source`, `node` (the consumer) of a module whose extents agree."""
+        expansion = expanded(genome)
+        return [
+            {"module": name, "source": source, "node": consumer}
+            for name in _modules(expansion)
+            for source, consumer in _pairs(genome[name], (Conv, Linear))
+            if _joins(genome[name], expansion, name, source, consumer)
+        ]
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit.
+
+        Raises:
+            Inapplicable: the consumer is not dense, the source depends on it or is what it reads, or extents differ.
+        """
+        module, node, _ = node_of(genome, site)
+        _, source, _ = node_of(genome, site, "source")
+        name, expansion = str(site["module"]), expanded(genome)
+        if not _joins(module, expansion, name, source, node) or _below(module)[node] >> module.order.index(source) & 1:
+            raise Inapplicable(f"{self.name} needs a dense consumer and an earlier value that fits, got {dict(site)}")
+        (read,) = module.sources[node]
+        join = new_id(module, self.name, [source, node], Concat())
+        grown = module.changed(
+            {join: Concat()}, [(read, join, 0), (source, join, 1), (join, node, 0)], [(read, node, 0)]
+        )
+        tensors: dict[str, TensorExpr] = {}
+        for path, added in zip(expansion.instances[name, node], shapes(expansion, name, source), strict=True):
+            weight = f"{path}.weight"
+            index = (*range(expansion.primitives[path].in_shapes[0][0]), *[-1] * added[0])
+            tensors[weight] = Gather(Source(weight), 1, index)
+        return finish(self.name, site, genome, genome.changed({name: grown}), tensors, rng)
+
+
+def _modules(expansion: Expansion) -> list[str]:
+    return sorted({module for module, _ in expansion.instances})
+
+
+def _pairs(module: Module, kinds: tuple[type[Operation], ...]) -> Iterator[tuple[str, str]]:
+    """Yields pairs of an earlier value worth reading and a node of these kinds that it does not depend on."""
+    below, order = _below(module), module.order
+    sources = [(number, node) for number, node in enumerate(order) if isinstance(module.operations[node], VALUES)]
+    for target in order:
+        if isinstance(module.operations[target], kinds):
+            yield from ((s, target) for number, s in sources if s != target and not below[target] >> number & 1)
+
+
+def _below(module: Module) -> Mapping[str, int]:
+    """Returns for each node the set of the nodes that depend on it, as bits at their places in the module's order."""
+    found = dict.fromkeys(module.order, 0)
+    for number, node in reversed(list(enumerate(module.order))):
+        for source in module.sources[node]:
+            found[source] |= found[node] | 1 << number
+    return found
+
+
+def _ratio(expansion: Expansion, name: str, source: str, target: str) -> int:
+    """Returns how many times larger the source's extents are, the same in every call; 0 if they do not fit."""
+    ratios = {
+        _whole_ratio(one, other)
+        for one, other in zip(shapes(expansion, name, source), shapes(expansion, name, target), strict=True)
+    }
+    return ratios.pop() if len(ratios) == 1 else 0
+
+
+def _whole_ratio(source: Shape, target: Shape) -> int:
+    if len(source) != 3 or len(target) != 3:
+        return 0
+    ratio = source[1] // target[1]
+    return ratio if source[1:] == tuple(ratio * extent for extent in target[1:]) and ratio <= 31 else 0
+
+
+def _joins(module: Module, expansion: Expansion, name: str, source: str, consumer: str) -> bool:
+    operation = module.operations[consumer]
+    if isinstance(operation, Output) or getattr(operation, "groups", 1) > 1 or module.sources[consumer] == (source,):
+        return False
+    reads = [expansion.primitives[path].in_shapes[0] for path in expansion.instances[name, consumer]]
+    return all(len(a) == len(b) and a[1:] == b[1:] for a, b in zip(reads, shapes(expansion, name, source), strict=True))

@@ -1,0 +1,172 @@
+"""TensorExpr: how each tensor of a child is made from its parent's tensors; records only, no torch.
+
+Expressions nest, so that composing two edits is substitution: see `edit.compose`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, get_args
+
+from morphism.errors import Inapplicable
+
+Share = Literal["copy", "split"]
+New = Literal["zero", "one", "random"]
+MAX_NESTING = 256
+
+
+@dataclass(frozen=True)
+class TensorExpr:
+    """The recipe of one tensor."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Source(TensorExpr):
+    """The parent's tensor called `name`, the same object."""
+
+    kind: ClassVar[str] = "source"
+    name: str
+
+
+@dataclass(frozen=True)
+class Gather(TensorExpr):
+    """Slices of `of` along `axis`, in the order of `index`; index -1 leaves room for a new slice.
+
+    Attributes:
+        share: what slices with equal index hold: `copy`, each the whole; `split`, parts that sum to the whole, drawn
+            element by element from `seed` (the last part by subtraction).
+        new: what a new slice holds: `zero`, `one`, or `random`, drawn from `seed` with the root mean square of `of`
+            (with He's deviation where `of` is all zero, so that no second zero ever follows a first).
+        seed: of the draws.
+        groups: `of` is cut into this many equal parts along axis 0, and each is gathered with its own, equally long,
+            part of `index`: the weights of a grouped convolution.
+    """
+
+    kind: ClassVar[str] = "gather"
+    of: TensorExpr
+    axis: int
+    index: tuple[int, ...]
+    share: Share = "copy"
+    new: New = "zero"
+    seed: int = 0
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Pad(TensorExpr):
+    """`of` with `margin` zeros on each side of its last two axes."""
+
+    kind: ClassVar[str] = "pad"
+    of: TensorExpr
+    margin: int
+
+
+@dataclass(frozen=True)
+class Times(TensorExpr):
+    """`of` times a number."""
+
+    kind: ClassVar[str] = "times"
+    of: TensorExpr
+    factor: float
+
+
+@dataclass(frozen=True)
+class Constant(TensorExpr):
+    """A tensor filled with one value."""
+
+    kind: ClassVar[str] = "constant"
+    shape: tuple[int, ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Dirac(TensorExpr):
+    """The weight `[C, C, k, k]` of a convolution, or `[C, C]` of a linear map, that returns its input."""
+
+    kind: ClassVar[str] = "dirac"
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Random(TensorExpr):
+    """Normal numbers of standard deviation `deviation`, drawn from `seed`."""
+
+    kind: ClassVar[str] = "random"
+    shape: tuple[int, ...]
+    deviation: float
+    seed: int
+
+
+EXPRESSIONS = {cls.kind: cls for cls in (Source, Gather, Pad, Times, Constant, Dirac, Random)}
+CHOICES = {"Share": get_args(Share), "New": get_args(New)}
+LOWEST = {"index": -1, "shape": 1, "groups": 1}  # of integers; 0 where nothing is said
+
+
+def to_json(expression: TensorExpr) -> dict[str, Any]:
+    """Returns the expression as JSON values; what has its default is left out."""
+    written = {f.name: getattr(expression, f.name) for f in fields(expression)}
+    kept = {f.name: written[f.name] for f in fields(expression) if written[f.name] != f.default}
+    return {"kind": expression.kind, **{name: _plain(value) for name, value in kept.items()}}
+
+
+def from_json(document: Any, place: str = "expression", depth: int = 0) -> TensorExpr:
+    """Reads what `to_json` wrote.
+
+    Raises:
+        Inapplicable: no such expression, nested too deep, or a field is missing, unknown or of the wrong type.
+    """
+    kind = document.get("kind") if isinstance(document, Mapping) else None
+    if not isinstance(kind, str) or kind not in EXPRESSIONS:
+        raise Inapplicable(f"{place}: kind must be one of {', '.join(EXPRESSIONS)}, got {str(document)[:60]}")
+    if depth > MAX_NESTING:
+        raise Inapplicable(f"{place} must nest at most {MAX_NESTING} deep")
+    declared = {f.name: f for f in fields(EXPRESSIONS[kind])}
+    required = {name for name, f in declared.items() if f.default is MISSING}
+    given = set(document) - {"kind"}
+    if not required <= given <= set(declared):
+        raise Inapplicable(f"{place}: {kind} has the fields {', '.join(declared)}, got {', '.join(sorted(given))}")
+    return EXPRESSIONS[kind](**{n: _field(document[n], declared[n], f"{place}.{n}", depth) for n in sorted(given)})
+
+
+def substitute(expression: TensorExpr, definitions: Mapping[str, TensorExpr]) -> TensorExpr:
+    """Returns `expression` with each source that has a definition replaced by it."""
+    if isinstance(expression, Source):
+        return definitions.get(expression.name, expression)
+    if isinstance(expression, (Gather, Pad, Times)):
+        return replace(expression, of=substitute(expression.of, definitions))
+    return expression
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, TensorExpr):
+        return to_json(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _field(value: Any, declared: Field[Any], place: str, depth: int) -> Any:
+    low = LOWEST.get(declared.name, 0)
+    match declared.type:
+        case "TensorExpr":
+            return from_json(value, place, depth + 1)
+        case "int":
+            return _integer(value, low, place)
+        case "tuple[int, ...]" if isinstance(value, list):
+            return tuple(_integer(entry, low, place) for entry in value)
+        case "float" if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        case "str" if isinstance(value, str):
+            return value
+        case str() as kind if value in CHOICES.get(kind, ()):
+            return value
+        case _:
+            raise Inapplicable(f"{place} must be {declared.type}, got {str(value)[:60]}")
+
+
+def _integer(value: Any, low: int, place: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise Inapplicable(f"{place} must be an integer of at least {low}, got {str(value)[:60]}")
+    return value

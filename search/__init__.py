@@ -1,0 +1,54 @@
+"""The contract of strategies and evaluators, and the engine that runs them; knows no algorithm and no torch."""
+
+from search.errors import (
+    ConfigMismatch,
+    CorruptWeights,
+    DiskFull,
+    ReplayDiverged,
+    SearchError,
+    SearchLocked,
+    SearchMissing,
+    UnreadableLedger,
+)
+from search.ledger import Event, Ledger, Spent
+from search.loop import Budget, Dispatch, Done, Progress, drive, twin_key
+from search.protocol import (
+    DETERMINISTIC,
+    INFRASTRUCTURAL,
+    Candidate,
+    Evaluation,
+    Evaluator,
+    Fidelity,
+    Status,
+    Strategy,
+)
+from search.weights import WeightStore
+
+__all__ = [
+    "DETERMINISTIC",
+    "INFRASTRUCTURAL",
+    "Budget",
+    "Candidate",
+    "ConfigMismatch",
+    "CorruptWeights",
+    "DiskFull",
+    "Dispatch",
+    "Done",
+    "Evaluation",
+    "Evaluator",
+    "Event",
+    "Fidelity",
+    "Ledger",
+    "Progress",
+    "ReplayDiverged",
+    "SearchError",
+    "SearchLocked",
+    "SearchMissing",
+    "Spent",
+    "Status",
+    "Strategy",
+    "UnreadableLedger",
+    "WeightStore",
+    "drive",
+    "twin_key",
+]

@@ -1,0 +1,88 @@
+"""Random search in the space that evolution searches: the control arm.
+
+Source: Li & Talwalkar 2019, Random search and reproducibility for neural architecture search, section 3.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from genomes import Genome, InvalidGenome, Limits, check, equivalent, fingerprint
+from morphism import CATALOGUE, Inapplicable
+from search import Candidate, Evaluation, Fidelity
+
+TRIES = 40
+
+
+class Space(Protocol):
+    """What random members are drawn from."""
+
+    def sample(self, rng: random.Random) -> Genome:
+        """Returns a random member."""
+        ...
+
+
+@dataclass(frozen=True)
+class RandomSettings:
+    """Settings of random search.
+
+    Attributes:
+        edits: up to so many random edits on a random member, so that what evolution reaches can be drawn too.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    edits: int = 4
+
+
+class RandomSearch:
+    """Draws members of the space at random, edits them at random, and trains each from scratch."""
+
+    def __init__(
+        self,
+        space: Space,
+        limits: Limits,
+        seed: int,
+        settings: RandomSettings | None = None,
+        fidelity: Fidelity | None = None,
+    ) -> None:
+        """Takes the space, the limits of all genomes, and settings."""
+        self.space, self.limits, self.seed = space, limits, seed
+        self.settings, self.fidelity = settings or RandomSettings(), fidelity or Fidelity()
+        self.asked = 0
+        self._seen: dict[str, list[Genome]] = {}
+
+    def ask(self, n: int) -> list[Candidate]:
+        """Returns `n` candidates without parents."""
+        return [self._one() for _ in range(n)]
+
+    def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
+        """Takes no note: the next draw does not depend on it."""
+
+    def _one(self) -> Candidate:
+        rng = random.Random(f"{self.seed}:{self.asked}:random")
+        genome = next((g for g in (self._drawn(rng) for _ in range(TRIES)) if self._fresh(g)), None) or self._drawn(rng)
+        self._seen.setdefault(fingerprint(genome), []).append(genome)
+        self.asked += 1
+        return Candidate(self.asked - 1, genome, fidelity=self.fidelity)
+
+    def _drawn(self, rng: random.Random) -> Genome:
+        genome = self.space.sample(rng)
+        for _ in range(rng.randint(0, self.settings.edits)):
+            genome = self._edited(genome, rng)
+        return genome
+
+    def _edited(self, genome: Genome, rng: random.Random) -> Genome:
+        kind = rng.choices(CATALOGUE, [kind.weight for kind in CATALOGUE])[0]
+        if not (sites := kind.sites(genome)):
+            return genome
+        try:
+            edit = kind.plan(genome, rng.choice(sites), rng)
+            check(edit.genome, self.limits)
+        except (Inapplicable, InvalidGenome):
+            return genome
+        return edit.genome
+
+    def _fresh(self, genome: Genome) -> bool:
+        return not any(equivalent(genome, other) for other in self._seen.get(fingerprint(genome), ()))

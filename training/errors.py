@@ -1,0 +1,19 @@
+"""The exceptions of this package, as a tree."""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """A network cannot be built, fed or trained."""
+
+
+class BuildError(TrainingError):
+    """The weights do not fit the genome, or a morphism failed its certificate."""
+
+
+class NonFinite(TrainingError):
+    """The loss became NaN or infinite."""
+
+
+class DataError(TrainingError):
+    """A data set is unknown, missing or malformed; the message says how to get it."""
