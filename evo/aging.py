@@ -6,6 +6,7 @@ Source: Real et al. 2019, Regularized evolution for image classifier architectur
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +14,7 @@ from typing import ClassVar
 from deap import tools
 
 from evo.individual import Individual
-from evo.population import Population
+from evo.population import Population, proposals
 from evo.randomness import seeded
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
@@ -60,25 +61,23 @@ class AgingEvolution:
         self.population = Population(
             starters, limits, variation or VariationSettings(), (self.settings.objective,), fidelity or Fidelity(), seed
         )
+        self.living: deque[Individual] = deque(maxlen=self.settings.population)
 
     def ask(self, n: int) -> list[Candidate]:
-        """Returns `n` candidates: founders first, then children of tournament winners."""
-        return [self._one() for _ in range(n)]
+        """Returns `n` candidates: founders, then children of tournament winners; fewer if nothing new is found."""
+        return proposals(self._one, n)
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
-        """Takes note of a result; a failure never becomes a member."""
-        self.population.tell(candidate, evaluation)
+        """Takes note of a result: the youngest comes to life, the oldest dies; a failure is never a parent."""
+        if member := self.population.member(candidate, evaluation):
+            self.living.append(member)
 
-    def _one(self) -> Candidate:
-        if self.population.asked < self.settings.founders or not self._fertile():
+    def _one(self) -> Candidate | None:
+        if self.population.asked < self.settings.founders or not self.living:
             return self.population.founder()
         return self.population.child(self._selected)
 
-    def _fertile(self) -> list[Individual]:
-        youngest = self.population.members[-self.settings.population :]
-        return [member for member in youngest if member.fertile]
-
     def _selected(self, rng: random.Random) -> Individual:
         with seeded(rng):
-            winner: Individual = tools.selTournament(self._fertile(), 1, self.settings.tournament)[0]
+            winner: Individual = tools.selTournament(self.living, 1, self.settings.tournament)[0]
         return winner

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from genomes import Genome, Module, expand
 from genomes.operations import (
@@ -20,7 +21,7 @@ from genomes.operations import (
     Dropout,
     Identity,
     MaxPool,
-    Mean,
+    Mul,
     Operation,
     ReLU,
     Scale,
@@ -28,10 +29,11 @@ from genomes.operations import (
     SiLU,
 )
 from morphism import INEXACT, Edit, Inapplicable, Morphism
-from morphism.channels import channels
+from morphism.channels import Symbol, channels
 from morphism.edit import Modes, Site
 from morphism.planning import finish, node_of, nodes, readers, seed_of, shapes
 from morphism.rewire import balanced, rewire
+from morphism.tensors import Gather, Source
 
 ACTIVATIONS: tuple[type[Operation], ...] = (ReLU, GELU, SiLU)
 REMOVABLE = (Conv, BatchNorm, Scale, ReLU, GELU, SiLU, Sigmoid, Dropout, Identity, MaxPool, AvgPool)
@@ -148,7 +150,7 @@ class ChangeStride:
 
 @dataclass(frozen=True)
 class ShrinkKernel:
-    """Takes the outer ring off a convolution's kernel; the inner taps are fresh."""
+    """Takes the outer ring off a convolution's kernel; the inner taps are inherited."""
 
     name: str = "shrink.kernel"
     modes: Modes = INEXACT
@@ -168,7 +170,11 @@ class ShrinkKernel:
         if not isinstance(op, Conv) or not _shrinkable(op):
             raise Inapplicable(f"{self.name} needs a padded convolution of 3 or more, got {op.kind} {node}")
         smaller = replace(op, kernel=op.kernel - 2, padding=op.padding - op.dilation)
-        return _finished(self.name, site, genome, module.changed({node: smaller}), rng)
+        name, inner = str(site["module"]), tuple(range(1, op.kernel - 1))
+        weights = [f"{path}.weight" for path in expand(genome).instances[name, node]]
+        tensors = {weight: Gather(Gather(Source(weight), 2, inner), 3, inner) for weight in weights}
+        child = genome.changed({name: module.changed({node: smaller})})
+        return finish(self.name, {**site, "kernel": smaller.kernel}, genome, child, tensors, rng, INEXACT)
 
 
 @dataclass(frozen=True)
@@ -180,12 +186,9 @@ class Prune:
     weight: float = 1.0
 
     def sites(self, genome: Genome) -> Sequence[Site]:
-        """Returns the nodes that make channels which are free to go."""
-        return [
-            {"module": m, "node": n}
-            for m, n, op in nodes(genome)
-            if op.trait.value == "mixes" and len(self._free(genome, m, n)) > 1
-        ]
+        """Returns one node for each set of channels that change together and are free to go."""
+        sites = {tuple(_free(genome, *key)): key for key in sorted(channels(genome).made, reverse=True)}
+        return [{"module": m, "node": n} for free, (m, n) in sorted(sites.items(), key=itemgetter(1)) if len(free) > 1]
 
     def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
         """Returns the edit.
@@ -194,32 +197,28 @@ class Prune:
             Inapplicable: the channels are frozen, or only one would be left.
         """
         _, node, _ = node_of(genome, site)
-        free = self._free(genome, str(site["module"]), node)
+        free = _free(genome, str(site["module"]), node)
         if len(free) < 2:
             raise Inapplicable(f"{self.name} needs two free channels or more at {node}, got {len(free)}")
         gone = rng.sample(free, max(1, len(free) // 4))
         child, tensors = rewire(genome, balanced(genome, dict.fromkeys(gone, ()), None), seed_of(rng))
-        return finish(self.name, site, genome, child, tensors, rng, INEXACT)
-
-    def _free(self, genome: Genome, module: str, node: str) -> list[str]:
-        table, path = channels(genome), expand(genome).instances[module, node][0]
-        return sorted({entry.symbol for entry in table.entries[path]} - table.frozen)
+        return finish(self.name, {**site, "channels": -len(gone)}, genome, child, tensors, rng, INEXACT)
 
 
 @dataclass(frozen=True)
 class Rewire:
-    """Lets one input of a sum or a concat come from another value of the same shape."""
+    """Lets one input of a sum, a product or a concat come from another value of the same shape."""
 
     name: str = "rewire"
     modes: Modes = INEXACT
     weight: float = 1.0
 
     def sites(self, genome: Genome) -> Sequence[Site]:
-        """Returns the inputs of sums and concats that have an alternative."""
+        """Returns the inputs of sums, products and concats that have an alternative."""
         return [
             {"module": m, "node": n, "port": port}
             for m, n, op in nodes(genome)
-            if isinstance(op, (Add, Mean, Concat))
+            if isinstance(op, (Add, Mul, Concat))
             for port in range(len(genome[m].sources[n]))
             if _alternatives(genome, m, n, port)
         ]
@@ -230,8 +229,10 @@ class Rewire:
         Raises:
             Inapplicable: no other value has the shape, or the old one would be read by nobody.
         """
-        module, node, _ = node_of(genome, site)
-        name, port = str(site["module"]), site["port"]
+        module, node, op = node_of(genome, site)
+        name, port = str(site["module"]), site.get("port")
+        if not isinstance(op, (Add, Mul, Concat)) or port not in range(len(module.sources[node])):
+            raise Inapplicable(f"{self.name} needs a port of a sum, a product or a concat, got {dict(site)}")
         if not (others := _alternatives(genome, name, node, port)):
             raise Inapplicable(f"{self.name} needs another value of the shape that port {port} of {node} reads")
         old = module.sources[node][port]
@@ -247,6 +248,12 @@ def _keeps_shape(genome: Genome, module: str, node: str) -> bool:
     expansion = expand(genome)
     source = genome[module].sources[node][0]
     return shapes(expansion, module, node) == shapes(expansion, module, source)
+
+
+def _free(genome: Genome, module: str, node: str) -> list[Symbol]:
+    """Returns the classes of the channels that a node makes, without those that are frozen."""
+    table = channels(genome)
+    return sorted(set(table.made.get((module, node), ())) - table.frozen)
 
 
 def _shrinkable(op: Conv) -> bool:

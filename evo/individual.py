@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from deap import base
@@ -10,29 +12,43 @@ from deap import base
 from search import Candidate, Evaluation
 
 
+@dataclass(frozen=True, eq=False)
 class Individual:
-    """An evaluated candidate.
+    """An evaluated candidate whose weights a child can inherit.
 
     Attributes:
         candidate: what was proposed.
-        evaluation: what became of it; `ok`, so that its fitness is finite.
-        fitness: its objectives, in order, all minimised.
+        evaluation: what became of it.
+        fitness: its objectives, in order, all minimised and finite; DEAP keeps its crowding distance there.
     """
 
-    def __init__(self, candidate: Candidate, evaluation: Evaluation, objectives: Sequence[str]) -> None:
-        """Takes an `ok` evaluation that has all the objectives."""
-        self.candidate, self.evaluation = candidate, evaluation
-        self.fitness = minimised(len(objectives))(tuple(evaluation.objectives[name] for name in objectives))
+    candidate: Candidate
+    evaluation: Evaluation
+    fitness: base.Fitness
 
     @property
     def number(self) -> int:
         """The candidate's number."""
         return self.candidate.number
 
-    @property
-    def fertile(self) -> bool:
-        """Whether a child can inherit its weights."""
-        return self.evaluation.weights is not None
+
+def individual(candidate: Candidate, evaluation: Evaluation, objectives: Sequence[str]) -> Individual | None:
+    """Returns the individual; None for a failure, and for a repeated evaluation whose weights fit only its twin.
+
+    One NaN upsets every selection of DEAP (measured: `selBest` then returns anything), so an objective that is not
+    finite is a failure too.
+
+    Raises:
+        ValueError: the evaluator does not measure an objective.
+    """
+    if not evaluation.ok or evaluation.weights is None:
+        return None
+    if missing := [name for name in objectives if name not in evaluation.objectives]:
+        raise ValueError(f"the objective {missing[0]} must be one of {', '.join(sorted(evaluation.objectives))}")
+    values = tuple(evaluation.objectives[name] for name in objectives)
+    if not all(map(math.isfinite, values)):
+        return None
+    return Individual(candidate, evaluation, minimised(len(objectives))(values))
 
 
 @lru_cache

@@ -1,6 +1,6 @@
-"""NSGA-II over any objectives, steady state: parents by rank and crowding, survivors by non-dominated sorting.
+"""NSGA-II over any objectives, steady state: parents by tournament, survivors by non-dominated sorting.
 
-Source: Deb et al. 2002, A fast and elitist multiobjective genetic algorithm, sections III.A to III.C; steady-state form:
+Source: Deb et al. 2002, A fast and elitist multiobjective genetic algorithm, sections III.A to III.C; steady state:
 Durillo et al. 2009, On the effect of the steady-state selection scheme.
 """
 
@@ -14,7 +14,7 @@ from typing import ClassVar
 from deap import tools
 
 from evo.individual import Individual
-from evo.population import Population
+from evo.population import Population, proposals
 from evo.randomness import seeded
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
@@ -62,23 +62,30 @@ class NSGA2:
         self.survivors: list[Individual] = []
 
     def ask(self, n: int) -> list[Candidate]:
-        """Returns `n` candidates: founders first, then children of winners of binary tournaments."""
-        return [self._one() for _ in range(n)]
+        """Returns `n` candidates: founders, then children of tournament winners; fewer if nothing new is found."""
+        return proposals(self._one, n)
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Takes note of a result and lets the best survive; ties go to the earlier candidate."""
-        if member := self.population.tell(candidate, evaluation):
+        if member := self.population.member(candidate, evaluation):
             everyone = sorted([*self.survivors, member], key=lambda individual: individual.number)
             self.survivors = tools.selNSGA2(everyone, self.settings.population)
 
-    def _one(self) -> Candidate:
-        if self.population.asked < self.settings.founders or not any(member.fertile for member in self.survivors):
+    def _one(self) -> Candidate | None:
+        if self.population.asked < self.settings.founders or not self.survivors:
             return self.population.founder()
         return self.population.child(self._selected)
 
     def _selected(self, rng: random.Random) -> Individual:
-        """Returns the winner of a tournament of two by rank, then by crowding (`survivors` is in that order)."""
-        fertile = [member for member in self.survivors if member.fertile]
         with seeded(rng):
-            drawn = tools.selRandom(range(len(fertile)), 2)
-        return fertile[min(drawn)]
+            one, other = tools.selRandom(self.survivors, 2)
+        return _winner(one, other)
+
+
+def _winner(one: Individual, other: Individual) -> Individual:
+    """Returns the one that dominates, else the less crowded, else the earlier; `selTournamentDCD` would flip a coin."""
+    if one.fitness.dominates(other.fitness):
+        return one
+    if other.fitness.dominates(one.fitness):
+        return other
+    return min(one, other, key=lambda individual: (-individual.fitness.crowding_dist, individual.number))

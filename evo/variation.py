@@ -13,7 +13,8 @@ from evo.disruption import DISRUPTIONS
 from genomes import Genome, InvalidGenome, Limits, check
 from morphism import CATALOGUE, Edit, Inapplicable, Morphism
 
-TRIES = 40
+TRIES = 20  # of chains of edits, for one child
+DRAWS = 6  # of a kind and a site, for one edit of a chain
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def mutate(
         limits: of the child.
 
     Raises:
-        Barren: forty tries found none.
+        Barren: twenty tries found none.
     """
     for _ in range(TRIES):
         edits = _chain(genome, rng.randint(1, settings.edits), rng, settings, limits)
@@ -73,9 +74,11 @@ def mutate(
 def _chain(
     genome: Genome, count: int, rng: random.Random, settings: VariationSettings, limits: Limits
 ) -> tuple[Edit, ...]:
+    """Returns `count` edits, fewer if none is found for a place in the chain."""
     edits: list[Edit] = []
     for _ in range(count):
-        if (edit := _edit(genome, rng, settings, limits)) is None:
+        drawn = (_edit(genome, rng, settings, limits) for _ in range(DRAWS))
+        if (edit := next(filter(None, drawn), None)) is None:
             break
         edits.append(edit)
         genome = edit.genome

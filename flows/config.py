@@ -8,24 +8,101 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evo import AgingSettings, NSGA2Settings, VariationSettings
 from flows.home import NAME, BadInput
-from genomes import Limits
+from genomes.spaces.residual import ResidualLimits
 from search import Budget, Fidelity
-from training.data import DataSpec
+from strategies import RandomSettings
 from training.recipe import Recipe
+from training.spec import DataSpec
 
 MAX_BYTES = 64 * 1024
 PRESETS = Path(__file__).parent / "presets"
+STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
-class Aging(AgingSettings):
-    """Regularised evolution, one objective."""
+class Slots(BaseModel):
+    """How many children are trained at a time; the number may differ when a search is resumed."""
 
-    kind: Literal["aging"] = "aging"
+    model_config = STRICT
+    cpu: Annotated[int, Field(ge=1, le=256, description="processes of one thread each")] = 2
+
+
+class Strategy(BaseModel):
+    """How candidates are proposed; only the settings of the chosen kind count."""
+
+    model_config = STRICT
+    kind: Annotated[
+        Literal["nsga2", "aging", "random"], Field(description="NSGA-II, regularised evolution, random")
+    ] = "nsga2"
+    nsga2: NSGA2Settings = NSGA2Settings()
+    aging: AgingSettings = AgingSettings()
+    random: RandomSettings = RandomSettings()
+    variation: VariationSettings = VariationSettings()
 
 
 class SearchConfig(BaseModel):
     """Everything that determines a search; the same configuration and seed propose the same candidates."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$", description="of its directory and MLflow experiment")]
+    seed: Annotated[int, Field(ge=0, description="of every random choice")] = 0
+    data: DataSpec = DataSpec()
+    space: ResidualLimits = ResidualLimits()
+    strategy: Strategy = Strategy()
+    recipe: Recipe = Recipe()
+    fidelity: Fidelity = Fidelity()
+    budget: Budget = Budget(seconds=150)
+    slots: Slots = Slots()
+    timeout: Annotated[float, Field(gt=0, description="seconds after which one child is killed")] = 600
+    tracking: Annotated[str | None, Field(description="MLflow server, such as http://127.0.0.1:5000; none: a file")] = (
+        None
+    )
 
-    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$", description="Names the search's directory and experiment")]
+    def facts(self) -> dict[str, Any]:
+        """Returns the settings as flat names and values, for tables."""
+        return dict(_flat("", self.model_dump(mode="json", exclude={"tracking"})))
+
+
+def read(file: Path, **changes: Any) -> SearchConfig:
+    """Returns the configuration in a YAML file, with some of its top-level keys changed.
+
+    Raises:
+        BadInput: not a readable, small, plain YAML file, or not a valid configuration.
+    """
+    try:
+        text = file.read_text()
+        if len(text) > MAX_BYTES:
+            raise BadInput(f"a configuration must be at most {MAX_BYTES} bytes, {file} has {len(text)}")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise BadInput(f"a configuration must have no YAML aliases, {file} has some")
+        document = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"the configuration {file} cannot be read: {getattr(error, 'strerror', error)}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"the configuration {file} must be YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise BadInput(f"the configuration {file} must be a mapping of keys to values")
+    return validated({**document, **{key: value for key, value in changes.items() if value is not None}}, str(file))
+
+
+def validated(document: Any, place: str) -> SearchConfig:
+    """Returns the configuration that a document describes.
+
+    Raises:
+        BadInput: with the first fault and its place.
+    """
+    try:
+        return SearchConfig.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "configuration"
+        known = ""
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = f"; the keys of the whole configuration are {', '.join(SearchConfig.model_fields)}"
+        raise BadInput(f"{place}: {where}: {first['msg']}, got {str(first['input'])[:80]!r}{known}") from None
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> list[tuple[str, Any]]:
+    pairs = []
+    for key, value in values.items():
+        pairs.extend(_flat(f"{prefix}{key}.", value) if isinstance(value, dict) else [(f"{prefix}{key}", value)])
+    return pairs

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from flows.home import BadInput
 from flows.lineage import page
 from genomes.drawing import draw
 from search import Candidate, Evaluation, Ledger
@@ -31,6 +32,20 @@ def best(ledger: Ledger) -> Evaluation | None:
     """Returns the evaluation with the least error; ties go to fewer parameters, then to the earlier one."""
     good = [evaluation for evaluation in ledger.evaluations().values() if evaluation.ok]
     return min(good, key=lambda e: (e.objectives["error"], e.objectives["parameters"], e.number), default=None)
+
+
+def chosen(ledger: Ledger, name: str, number: int | None) -> int:
+    """Returns the number that the user named, or that of the best candidate.
+
+    Raises:
+        SearchMissing: there is no candidate of this number.
+        BadInput: none is named, and none is evaluated yet.
+    """
+    if number is not None:
+        return ledger.candidate(number).number
+    if found := best(ledger):
+        return found.number
+    raise BadInput(f"search {name} has no evaluated candidate yet: name one, or wait")
 
 
 def front(ledger: Ledger) -> list[int]:

@@ -1,6 +1,5 @@
 """The search flow: one flow run is one search, one task run is one child."""
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,32 +8,83 @@ from typing import Any
 from flows import settings  # before prefect, which reads its settings when it is imported
 
 # isort: split
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import report
+from flows.assembly import FREE, planned, tidy, trainer
 from flows.config import SearchConfig
 from flows.home import Home
 from flows.terminal import display
-from search import Candidate, Evaluation, Ledger, WeightStore, drive
+from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive
 
-assert settings
-MAX_SLOTS = 64
-
-
-class ChildFailed(RuntimeError):
-    """A child's evaluation failed; the search has taken note of it and goes on."""
+assert settings.DEFAULTS
+MAX_SLOTS = 256  # threads are made when they are needed; the loop keeps no more tasks in flight than there are slots
 
 
 @task(name="child", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)
-def child(label: str, work: Callable[[], Evaluation]) -> str:
-    """Evaluates one child and returns its error in words; `label` names the task run.
-
-    Raises:
-        ChildFailed: the evaluation is a failure; so that the Prefect UI shows it.
-    """
+def child(label: str, work: Callable[[], Evaluation]) -> State[Any]:
+    """Evaluates one child; `label` names the task run, whose state and message say what became of it."""
     evaluation = work()
-    if not evaluation.ok:
-        raise ChildFailed(f"{label}: {evaluation.status}: {evaluation.reason}")
-    return f"error {evaluation.objectives['error']:.4f}"
+    if evaluation.ok:
+        return Completed(message=f"error {evaluation.objectives['error']:.4f}")
+    return Failed(message=f"{evaluation.status}: {evaluation.reason}")
+
+
+@flow(
+    name="search",
+    flow_run_name="{config.name}",
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SLOTS),
+    persist_result=False,
+    validate_parameters=True,
+)
+def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any]:
+    """Runs a search, or goes on with the one of this name and configuration; returns what was spent and found.
+
+    Args:
+        config: the whole experiment.
+        home: the directory that holds searches.
+    """
+    from flows.tracking import Tracker
+
+    place, document = Home(home), config.model_dump(mode="json")
+    place.make()
+    prepared, strategy = planned(config, place)
+    tracker = Tracker(place, config.name, config.tracking, config.facts())
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger.create(place.search(config.name), document, FREE))
+        evaluator = trainer(config, place, prepared)
+        tidy(ledger, evaluator)
+        stack.enter_context(tracker.running())
+        watch = stack.enter_context(display(config.budget))
+        progress = drive(strategy, dispatcher(evaluator), ledger, config.budget, config.slots.cpu, watch)
+    best = progress.best
+    return {
+        "evaluations": progress.spent.evaluations,
+        "seconds": progress.spent.elapsed_seconds,
+        "failures": progress.spent.failures,
+        "best": best and {"number": best.number, **best.objectives},
+        "untracked": tracker.lag(),
+        "address": tracker.address(),
+    }
+
+
+def dispatcher(evaluator: Evaluator) -> Callable[[Candidate, Mapping[int, Evaluation], Done], None]:
+    """Returns what the loop starts evaluations with: one Prefect task run each."""
+
+    def dispatch(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
+        def work() -> Evaluation:
+            try:
+                evaluation = evaluator(candidate, parents)
+            except BaseException as error:
+                done(error)
+                raise
+            done(evaluation)
+            return evaluation
+
+        origin = f" of {candidate.parents[0]}" if candidate.parents else ""
+        child.submit(f"{candidate.number} {report.edits(candidate)}{origin}", work)
+
+    return dispatch

@@ -54,7 +54,7 @@ class Tracker:
             BadInput: MLflow cannot be reached there.
         """
         self.directory = home.search(name)
-        self.name = name
+        self.name, self.uri = name, uri
         try:
             self.client = MlflowClient(uri or home.tracking_uri)
             self.experiment = self._experiment(None if uri else home.artifacts.as_uri())
@@ -77,10 +77,11 @@ class Tracker:
         sent = 0
         with Ledger.read(self.directory) as ledger:
             while rows := ledger.unsent(50):
-                for row in rows:
-                    candidate, evaluation = ledger.candidate(row.number), ledger.evaluation(row.number)
-                    run = self._child(candidate, evaluation, ledger.external_ids(candidate.parents))
-                    ledger.mark_sent(row.seq, run)
+                candidates, evaluations = ledger.candidates(rows), ledger.evaluations(rows)
+                for number in rows:
+                    candidate = candidates[number]
+                    run = self._child(candidate, evaluations[number], ledger.external_ids(candidate.parents))
+                    ledger.mark_sent(number, run)
                     sent += 1
         return sent
 
@@ -104,15 +105,34 @@ class Tracker:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Drains in a thread of its own while the block runs, and once more after it."""
+        """Drains in a thread of its own while the block runs; afterwards sends the rest and says how the block ended."""
         stop = threading.Event()
         thread = threading.Thread(target=self._work, args=(stop,), name="tracking", daemon=True)
         thread.start()
+        status = "FAILED"
         try:
             yield
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
         finally:
             stop.set()
             thread.join()
+            self.finish(status)
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Sends the rest, writes the last pages and sets the status; a dead server is a warning."""
+        try:
+            self.drain()
+            self.publish(status)
+        except (MlflowException, OSError) as error:
+            log.warning("MLflow did not answer: %s", report.redacted(str(error).splitlines()[0]))
+
+    def lag(self) -> int:
+        """Returns how many evaluations are not shown yet."""
+        with Ledger.read(self.directory) as ledger:
+            return len(ledger.unsent(1_000_000))
 
     def _work(self, stop: threading.Event) -> None:
         page_due = 0.0
@@ -182,8 +202,9 @@ class Tracker:
     def _link(self, number: int, run: str) -> str:
         return f"[{number}](#/experiments/{self.experiment}/runs/{run})"
 
-    def address(self, server: str = "http://127.0.0.1:5000") -> str:
-        """Returns the deep link of the table of children, best first, with its columns shown."""
+    def address(self) -> str:
+        """Returns the deep link of the table of children, best first; for a file, under `mlflow ui`'s usual address."""
+        server = self.uri if self.uri and self.uri.startswith("http") else "http://127.0.0.1:5000"
         query = quote("tags.`morphogen.kind` = 'child'")
         order = quote("metrics.`error`")
         return (

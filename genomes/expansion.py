@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from genomes.errors import InvalidGenome
@@ -11,6 +12,8 @@ from genomes.genome import Genome
 from genomes.operations import Call, Input, Operation, Output, Shape
 
 MAX_PRIMITIVES = 2000
+MAX_DEPTH = 64  # of calls within calls
+MAX_NUMBERS = 2**28  # in one value: a gigabyte
 
 
 @dataclass(frozen=True)
@@ -77,17 +80,19 @@ class Expansion:
         return {name: shape for p in self.primitives.values() for name, shape in p.tensor_shapes().items()}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def expand(genome: Genome) -> Expansion:
     """Returns the flat graph of a genome.
 
     Raises:
-        InvalidGenome: a call that leads nowhere or to itself, a missing port, a shape that does not fit, a cycle, or
-            more than 2,000 primitives.
+        InvalidGenome: a call that leads nowhere or to itself, a missing port, shapes that do not fit (all of them), a
+            cycle, or more than 2,000 primitives.
     """
     counted(genome)
     walk = _Walk(genome)
     output = walk.module(genome.root, "", ())
+    if walk.faults:
+        raise InvalidGenome(*dict.fromkeys(walk.faults))
     return Expansion(walk.primitives, output, walk.values, {key: tuple(paths) for key, paths in walk.instances.items()})
 
 
@@ -95,26 +100,31 @@ def counted(genome: Genome) -> int:
     """Returns the number of primitives after expansion, without expanding.
 
     Raises:
-        InvalidGenome: a call of an unknown module, modules that call each other in a circle, or too many primitives.
+        InvalidGenome: a call of an unknown module, modules that call each other in a circle or too deep, or too many
+            primitives or calls.
     """
-    sizes: dict[str, int] = {}
-
-    def size(name: str, callers: tuple[str, ...]) -> int:
-        if name not in genome:
-            raise InvalidGenome(
-                f"module {name} is called by {callers[-1] if callers else 'the genome'} but not defined"
-            )
-        if name in callers:
-            raise InvalidGenome(f"modules must not call themselves, got {' -> '.join((*callers, name))}")
-        if name not in sizes:
-            operations = [op for _, op in genome[name].nodes]
-            sizes[name] = sum(size(op.module, (*callers, name)) if isinstance(op, Call) else 1 for op in operations)
-        return sizes[name]
-
-    total = size(genome.root, ())
-    if total > MAX_PRIMITIVES:
-        raise InvalidGenome(f"a genome must expand to at most {MAX_PRIMITIVES} primitives, got {total}")
+    sizes: dict[str, tuple[int, int]] = {}
+    total, calls = _sizes(genome, genome.root, (), sizes)
+    for number, what in ((total, "primitives"), (calls, "calls")):
+        if number > MAX_PRIMITIVES:
+            raise InvalidGenome(f"a genome must expand to at most {MAX_PRIMITIVES} {what}, got {number:,}")
     return total
+
+
+def _sizes(genome: Genome, name: str, callers: tuple[str, ...], sizes: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """Returns the numbers of primitives and of calls that one call of a module expands to."""
+    if name not in genome:
+        raise InvalidGenome(f"module {name} is called by {callers[-1] if callers else 'the genome'} but not defined")
+    if name in callers:
+        raise InvalidGenome(f"modules must not call themselves, got {' -> '.join((*callers, name))}")
+    if len(callers) >= MAX_DEPTH:
+        raise InvalidGenome(f"calls must lie at most {MAX_DEPTH} deep in each other, got more in module {name}")
+    if name not in sizes:
+        operations = [op for _, op in genome[name].nodes]
+        called = [_sizes(genome, op.module, (*callers, name), sizes) for op in operations if isinstance(op, Call)]
+        own = sum(not isinstance(op, (Call, Output)) and not (callers and isinstance(op, Input)) for op in operations)
+        sizes[name] = own + sum(size for size, _ in called), len(called) + sum(calls for _, calls in called)
+    return sizes[name]
 
 
 class _Walk:
@@ -125,6 +135,7 @@ class _Walk:
         self.primitives: dict[str, Primitive] = {}
         self.values: dict[str, str] = {}
         self.instances: dict[tuple[str, str], list[str]] = {}
+        self.faults: list[str] = []
 
     def module(self, name: str, prefix: str, arguments: tuple[str, ...]) -> str:
         """Expands one call and returns the path of its value."""
@@ -148,19 +159,26 @@ class _Walk:
         return self.values[prefix + module.output]
 
     def primitive(self, bare: Primitive) -> str:
-        """Adds one primitive with its shapes and returns its path."""
+        """Adds one primitive with its shapes and returns its path; behind a fault, shapes are unknown."""
         op, place = bare.operation, f"module {bare.module}: node {bare.id}"
         if op.variadic and len(bare.inputs) < 2:
             raise InvalidGenome(f"{place}: {op.kind} needs two inputs or more, got {len(bare.inputs)}")
         if not op.variadic and not isinstance(op, Input):
             _only(bare.inputs, place)
-        in_shapes = tuple(self.primitives[source].shape for source in bare.inputs)
-        try:
-            shape = op.out_shape(in_shapes)
-        except InvalidGenome as error:
-            raise InvalidGenome(f"{place}: {error}") from None
-        self.primitives[bare.path] = Primitive(bare.path, bare.module, bare.id, op, bare.inputs, in_shapes, shape)
+        if all(source in self.primitives for source in bare.inputs):
+            in_shapes = tuple(self.primitives[source].shape for source in bare.inputs)
+            try:
+                shape = _sized(op.out_shape(in_shapes))
+                self.primitives[bare.path] = replace(bare, in_shapes=in_shapes, shape=shape)
+            except InvalidGenome as error:
+                self.faults.append(f"{place}: {error}")
         return bare.path
+
+
+def _sized(shape: Shape) -> Shape:
+    if math.prod(shape) > MAX_NUMBERS:
+        raise InvalidGenome(f"a value must have at most {MAX_NUMBERS:,} numbers, got {list(shape)}")
+    return shape
 
 
 def _only(inputs: tuple[str, ...], place: str) -> str:

@@ -1,7 +1,8 @@
 """Genome and Module: immutable values, with canonical JSON both ways.
 
 A genome is a set of named modules; a module is a directed graph of operations and of calls to other modules.
-Equal genomes are equal bytes. A value of this file may still break rules that concern the graph as a whole: see `rules`.
+Equal genomes are equal bytes. A value of this file may still break rules that concern the graph as a whole: see
+`rules`.
 """
 
 from __future__ import annotations
@@ -184,8 +185,7 @@ class Genome:
         """
         document = parsing.document(data)
         parsing.keys(document, {"schema", "root", "modules"}, "genome")
-        if document["schema"] != SCHEMA or isinstance(document["schema"], bool):
-            raise InvalidGenome(f"schema must be {SCHEMA}, got {document['schema']!r}")
+        parsing.integer(document["schema"], SCHEMA, SCHEMA, "schema")
         modules = {
             parsing.identifier(name, "module name"): Module.of(*parsing.module(content, f"module {name}"))
             for name, content in parsing.mapping(document["modules"], "modules").items()

@@ -1,32 +1,45 @@
-"""Identity: the canonical graph and the fingerprint, which tell what a genome computes whatever it is called."""
+"""What a genome computes, whatever its nodes are called: canonical graph, fingerprint, exact comparison."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
 
 import networkx as nx
+from networkx.algorithms.isomorphism import DiGraphMatcher, categorical_edge_match, categorical_node_match
 
 from genomes.expansion import Expansion, Primitive, expand
 from genomes.genome import Genome
-from genomes.operations import Add, Dropout, Identity, Input, Mean, Mul, Operation
+from genomes.operations import (
+    Add,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Identity,
+    MaxPool,
+    Mean,
+    Mul,
+    Operation,
+)
 
-ROUNDS = 8  # of Weisfeiler-Lehman refinement; what they leave undecided, `equivalent` decides
+ROUNDS = 8  # of refinement; what they leave undecided, `equivalent` decides
+MAX_TERMS = 64  # of a flattened sum; sums that read shared sums twice would double with each level
+MAX_STEPS = 20_000  # of the exact comparison
 COMMUTATIVE = (Add, Mean, Mul)
 
 Table = dict[str, Primitive]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def canonical(genome: Genome) -> Expansion:
     """Returns the expansion reduced to what it computes; the paths of nodes with tensors stay as they are.
 
-    Dead nodes are dropped, identities contracted, nested sums flattened, the inputs of commutative operations sorted, and
-    twins (parameter-free deterministic operations on the same inputs) merged.
+    Dead nodes are dropped, identities contracted (by kind, or by their settings and shape), nested sums flattened up to
+    64 terms, the inputs of commutative operations sorted, and twins (parameter-free deterministic operations on the
+    same inputs) merged. The function is the same up to the rounding of sums taken in another order.
 
     Raises:
         InvalidGenome: the genome does not expand.
@@ -35,118 +48,146 @@ def canonical(genome: Genome) -> Expansion:
     table: Table = {}
     renamed: dict[str, str] = {}
     twins: dict[tuple[Operation, tuple[str, ...]], str] = {}
-    for path, primitive in expansion.primitives.items():
-        inputs = tuple(renamed[source] for source in primitive.inputs)
-        if isinstance(primitive.operation, Identity):
+    for path, written in expansion.primitives.items():
+        inputs = tuple(renamed[source] for source in written.inputs)
+        if _is_identity(written, inputs):
             renamed[path] = inputs[0]
             continue
-        primitive = _ordered(replace(primitive, inputs=inputs), table)
-        if isinstance(primitive.operation, Dropout) or primitive.tensor_shapes():
-            renamed[path] = path
-        else:
-            renamed[path] = twins.setdefault((primitive.operation, primitive.inputs), path)
+        primitive = _ordered(replace(written, inputs=inputs), table)
+        mergeable = not isinstance(primitive.operation, Dropout) and not primitive.tensor_shapes()
+        renamed[path] = twins.setdefault((primitive.operation, primitive.inputs), path) if mergeable else path
         if renamed[path] == path:
             table[path] = primitive
-    return _pruned(table, renamed[expansion.output], expansion)
+    return _pruned(table, renamed, expansion)
+
+
+def _is_identity(primitive: Primitive, inputs: tuple[str, ...]) -> bool:
+    match primitive.operation:
+        case Identity() | Dropout(rate=0.0) | MaxPool(kernel=1, stride=1):
+            return True
+        case Flatten() | GlobalPool():
+            return primitive.shape == primitive.in_shapes[0]
+        case Mean():
+            return len(set(inputs)) == 1
+        case _:
+            return False
 
 
 def _ordered(primitive: Primitive, table: Table) -> Primitive:
     """Flattens sums of sums and sorts the inputs of commutative operations."""
-    inputs: list[str] = []
-    for source in primitive.inputs:
-        inner = table[source]
-        nested = (
-            isinstance(primitive.operation, Add)
-            and not isinstance(primitive.operation, Mean)
-            and (inner.operation == primitive.operation)
-        )
-        inputs.extend(inner.inputs if nested else (source,))
+    inputs = list(primitive.inputs)
+    if primitive.operation == Add():
+        nested = [table[source].operation == Add() for source in inputs]
+        flat = [t for s, n in zip(inputs, nested, strict=True) for t in (table[s].inputs if n else (s,))]
+        inputs = flat if len(flat) <= MAX_TERMS else inputs
     if isinstance(primitive.operation, COMMUTATIVE):
         inputs.sort()
-    shapes = tuple(table[source].shape for source in inputs)
-    return replace(primitive, inputs=tuple(inputs), in_shapes=shapes)
+    return replace(primitive, inputs=tuple(inputs), in_shapes=tuple(table[source].shape for source in inputs))
 
 
-def _pruned(table: Table, output: str, expansion: Expansion) -> Expansion:
+def _pruned(table: Table, renamed: Mapping[str, str], expansion: Expansion) -> Expansion:
+    output = renamed[expansion.output]
     live, queue = {output}, [output]
     while queue:
-        for source in table[queue.pop()].inputs:
-            if source not in live:
-                live.add(source)
-                queue.append(source)
+        new = set(table[queue.pop()].inputs) - live
+        live |= new
+        queue.extend(new)
     kept = {path: primitive for path, primitive in table.items() if path in live}
-    return Expansion(kept, output, {path: path for path in kept}, expansion.instances)
+    values = {node: renamed[path] for node, path in expansion.values.items() if renamed[path] in live}
+    return Expansion(kept, output, values, expansion.instances)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=2048)
 def fingerprint(genome: Genome) -> str:
     """Returns a hash of what a genome computes, blind to names, modules and the order of sums.
 
-    Directed Weisfeiler-Lehman on the canonical graph: equal for equal functions; where it is equal, `equivalent` decides.
-    Source: Shervashidze et al. 2011, Weisfeiler-Lehman graph kernels, with ports on the edges.
+    Directed Weisfeiler-Lehman on the canonical graph, with ports on the edges. The colours start from the whole
+    computation above each node and are refined in at most 8 rounds. Equal graphs have equal fingerprints; where
+    fingerprints are equal, `equivalent` decides.
+    Source: Shervashidze et al. 2011, Weisfeiler-Lehman graph kernels, section 2.
 
     Raises:
         InvalidGenome: the genome does not expand.
     """
-    graph = canonical(genome)
-    colours = {path: _hash(_label(p, path == graph.output)) for path, p in graph.primitives.items()}
-    readers: dict[str, list[tuple[str, int]]] = {path: [] for path in colours}
+    return _hash(sorted(_colours(canonical(genome)).values()))
+
+
+def _colours(graph: Expansion) -> dict[str, str]:
+    """Returns for each path a hash of its surroundings."""
+    readers: dict[str, list[tuple[str, int]]] = {path: [] for path in graph.primitives}
+    colours: dict[str, str] = {}
+    depths: dict[str, int] = {}
     for path, primitive in graph.primitives.items():
+        colours[path] = _hash([_label(primitive, path == graph.output), _above(primitive, colours)])
+        depths[path] = 1 + max((depths[source] for source in primitive.inputs), default=0)
+        free = isinstance(primitive.operation, COMMUTATIVE)
         for port, source in enumerate(primitive.inputs):
-            readers[source].append((path, 0 if isinstance(primitive.operation, COMMUTATIVE) else port))
-    for _ in range(min(ROUNDS, len(colours))):
-        colours = {path: _refined(path, graph.primitives, readers, colours) for path in colours}
-    return _hash(sorted(colours.values()))
+            readers[source].append((path, 0 if free else port))
+    for _ in range(min(ROUNDS, max(depths.values()))):
+        colours = {
+            path: _hash([colours[path], _above(p, colours), sorted((colours[r], port) for r, port in readers[path])])
+            for path, p in graph.primitives.items()
+        }
+    return colours
 
 
-def _refined(
-    path: str,
-    table: Mapping[str, Primitive],
-    readers: Mapping[str, Sequence[tuple[str, int]]],
-    colours: Mapping[str, str],
-) -> str:
-    primitive = table[path]
+def _above(primitive: Primitive, colours: Mapping[str, str]) -> Sequence[str]:
     above = [colours[source] for source in primitive.inputs]
-    if isinstance(primitive.operation, COMMUTATIVE):
-        above.sort()
-    below = sorted((colours[reader], port) for reader, port in readers[path])
-    return _hash([colours[path], above, below])
+    return sorted(above) if isinstance(primitive.operation, COMMUTATIVE) else above
 
 
 def equivalent(first: Genome, second: Genome) -> bool:
     """Says whether two genomes compute the same: their canonical graphs are isomorphic, ports respected.
 
+    A comparison of more than 20,000 steps, which only large and very symmetric graphs need, counts as different: that
+    costs one training too many at most, whereas a false merge would lose an architecture.
+
     Raises:
         InvalidGenome: one of them does not expand.
     """
+    if first == second:
+        return True
     if fingerprint(first) != fingerprint(second):
         return False
-    graphs = [_graph(canonical(genome)) for genome in (first, second)]
-    return bool(
-        nx.is_isomorphic(
-            *graphs,
-            node_match=nx.algorithms.isomorphism.categorical_node_match("label", ""),
-            edge_match=nx.algorithms.isomorphism.categorical_edge_match("ports", ()),
-        )
-    )
+    try:
+        return _Comparison(*(_graph(canonical(genome)) for genome in (first, second))).is_isomorphic()
+    except TimeoutError:
+        return False
+
+
+class _Comparison(DiGraphMatcher):
+    """A comparison that respects colours and ports, and gives up after so many steps."""
+
+    def __init__(self, first: nx.DiGraph[str], second: nx.DiGraph[str]) -> None:
+        colours, ports = categorical_node_match("colour", ""), categorical_edge_match("ports", ())
+        super().__init__(first, second, colours, ports)
+        self.steps = 0
+
+    def syntactic_feasibility(self, first: str, second: str) -> bool:
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise TimeoutError
+        return bool(super().syntactic_feasibility(first, second))  # type: ignore[no-untyped-call]  # so are the stubs
 
 
 def _graph(expansion: Expansion) -> nx.DiGraph[str]:
+    """Returns the graph with a colour at each node, and at each edge its ports (how many, where they commute)."""
     graph: nx.DiGraph[str] = nx.DiGraph()
+    for path, colour in _colours(expansion).items():
+        graph.add_node(path, colour=colour)
     for path, primitive in expansion.primitives.items():
-        graph.add_node(path, label=json.dumps(_label(primitive, path == expansion.output)))
         free = isinstance(primitive.operation, COMMUTATIVE)
         for source, times in Counter(primitive.inputs).items():
-            ports = [port for port, path_in in enumerate(primitive.inputs) if path_in == source]
-            graph.add_edge(source, path, ports=times if free else tuple(ports))
+            ports = tuple(port for port, read in enumerate(primitive.inputs) if read == source)
+            graph.add_edge(source, path, ports=times if free else ports)
     return graph
 
 
 def _label(primitive: Primitive, is_output: bool) -> list[object]:
     op = primitive.operation
-    values = [list(op.shape)] if isinstance(op, Input) else [getattr(op, field.name) for field in fields(op)]
-    return [op.kind, values, list(primitive.shape), is_output]
+    values = [getattr(op, field.name) for field in fields(op)]
+    return [op.kind, values, primitive.shape, is_output]
 
 
 def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:32]

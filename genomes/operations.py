@@ -86,6 +86,8 @@ class Input(Operation):
 
     def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
         """Returns the declared shape."""
+        if len(self.shape) not in (1, 3):
+            raise InvalidGenome(f"the network's input must have a shape [C, H, W] or [F], got {list(self.shape)}")
         return self.shape
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -17,7 +19,8 @@ MAX_NESTING = 64
 MAX_MODULES = 256
 MAX_NODES = 256
 MAX_EDGES = 1024
-IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,47}")
+MAX_NAME = 48
+IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")  # no double underscore: exported attributes join names by it
 
 
 def document(data: bytes) -> Mapping[str, Any]:
@@ -54,10 +57,10 @@ def operation(entry: Mapping[str, Any], place: str) -> Operation:
     """Returns the operation that a node's entry describes."""
     kind = entry.get("op")
     if not isinstance(kind, str) or kind not in OPERATIONS:
-        raise InvalidGenome(f"{place}: op must be one of {', '.join(OPERATIONS)}, got {kind!r}")
+        raise InvalidGenome(f"{place}: op must be one of {', '.join(OPERATIONS)}, got {_short(kind)}")
     declared = {field.name: field for field in fields(OPERATIONS[kind])}
     if unknown := sorted(set(entry) - set(declared) - {"id", "op"}):
-        raise InvalidGenome(f"{place}: {kind} has no field {', '.join(unknown)}")
+        raise InvalidGenome(f"{place}: {kind} has no field {_short(', '.join(unknown))}")
     required = {name for name, field in declared.items() if field.default is MISSING}
     if missing := sorted(required - set(entry)):
         raise InvalidGenome(f"{place}: {kind} needs {', '.join(missing)}")
@@ -69,14 +72,14 @@ def edge(entry: Any, nodes: Mapping[str, Operation], place: str) -> tuple[str, s
     source, target, port = sequence(entry, f"{place}: edge", 3, exactly=True)
     for end in (source, target):
         if not isinstance(end, str) or end not in nodes:
-            raise InvalidGenome(f"{place}: edge {entry!r} must join nodes of the module, got {end!r}")
-    return source, target, _integer(port, 0, MAX_EDGES, f"{place}: port of edge {entry!r}")
+            raise InvalidGenome(f"{place}: edge {_short(entry)} must join nodes of the module, got {_short(end)}")
+    return source, target, integer(port, 0, MAX_EDGES, f"{place}: port of edge {_short(entry)}")
 
 
 def keys(content: Mapping[str, Any], expected: set[str], place: str) -> None:
     """Refuses a missing or an unknown key."""
     if set(content) != expected:
-        raise InvalidGenome(f"{place} must have exactly the keys {sorted(expected)}, got {sorted(content)}")
+        raise InvalidGenome(f"{place} must have exactly the keys {sorted(expected)}, got {_short(sorted(content))}")
 
 
 def mapping(value: Any, place: str) -> Mapping[str, Any]:
@@ -98,8 +101,17 @@ def sequence(value: Any, place: str, limit: int, *, exactly: bool = False) -> Se
 
 def identifier(value: Any, place: str) -> str:
     """Returns a name made of small letters, digits and underscores."""
-    if not isinstance(value, str) or not IDENTIFIER.fullmatch(value):
-        raise InvalidGenome(f"{place} must match {IDENTIFIER.pattern}, got {_short(value)}")
+    if not isinstance(value, str) or len(value) > MAX_NAME or not IDENTIFIER.fullmatch(value):
+        raise InvalidGenome(
+            f"{place} must be at most {MAX_NAME} small letters, digits and single underscores, got {_short(value)}"
+        )
+    return value
+
+
+def integer(value: Any, low: int, high: int, place: str) -> int:
+    """Returns an integer of a range, both ends included."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidGenome(f"{place} must be an integer in [{low}, {high}], got {_short(value)}")
     return value
 
 
@@ -107,7 +119,7 @@ def _value(value: Any, field: Field[Any], place: str) -> Any:
     low, high = field.metadata.get("low", 0), field.metadata.get("high", 0)
     match field.type:
         case "int":
-            return _integer(value, low, high, place)
+            return integer(value, low, high, place)
         case "bool":
             if not isinstance(value, bool):
                 raise InvalidGenome(f"{place} must be true or false, got {_short(value)}")
@@ -115,26 +127,20 @@ def _value(value: Any, field: Field[Any], place: str) -> Any:
         case "float":
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 raise InvalidGenome(f"{place} must be a number in [{low}, {high}], got {_short(value)}")
-            return float(value)
+            return float(value) + 0.0  # no -0.0: it equals 0.0, but its bytes do not
         case "Shape":
-            return tuple(_integer(extent, 1, MAX_EXTENT, place) for extent in sequence(value, place, 3))
+            return tuple(integer(extent, 1, MAX_EXTENT, place) for extent in sequence(value, place, 3))
         case _:
             return identifier(value, place)
 
 
-def _integer(value: Any, low: int, high: int, place: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidGenome(f"{place} must be an integer in [{low}, {high}], got {_short(value)}")
-    return value
-
-
 def _short(value: Any) -> str:
-    return repr(value)[:60]
+    return reprlib.repr(value)
 
 
 def _nesting(text: str) -> int:
     depth = deepest = 0
-    for character in re.sub(r'"(?:[^"\\]|\\.)*"', "", text):
+    for character in re.sub(r'(?s)"(?:[^"\\]|\\.)*+"?', "", text):  # possessive: linear on any text
         depth += (character in "[{") - (character in "]}")
         deepest = max(deepest, depth)
     return deepest
@@ -143,7 +149,8 @@ def _nesting(text: str) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise InvalidGenome(f"keys must be unique, got {[key for key, _ in pairs][:8]}")
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise InvalidGenome(f"keys must be unique, got {_short(twice)} twice")
     return table
 
 

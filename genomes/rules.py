@@ -47,21 +47,31 @@ def check(genome: Genome, limits: Limits | None = None) -> None:
     """Raises unless the genome is valid and within the limits.
 
     Raises:
-        InvalidGenome: with every reason.
+        InvalidGenome: with every reason: of the graphs; where these are whole, of the shapes; where these fit, of the
+            limits.
     """
+    _readable(genome)
     reasons = [*_modules(genome)]
     for name, module in genome.modules:
         reasons.extend(f"module {name}: {reason}" for reason in _module(module, name == genome.root))
     if reasons:
         raise InvalidGenome(*reasons)
     expand(genome)
-    over = [
-        f"{name} must be at most {limit:,}, got {asdict(cost(genome))[name]:,}"
-        for name, limit in asdict(limits or Limits()).items()
-        if limit is not None and asdict(cost(genome))[name] > limit
-    ]
-    if over:
-        raise InvalidGenome(*over)
+    if limits:
+        counts = asdict(cost(genome))
+        over = {name: limit for name, limit in asdict(limits).items() if limit is not None and counts[name] > limit}
+        if over:
+            raise InvalidGenome(*(f"{n} must be at most {limit:,}, got {counts[n]:,}" for n, limit in over.items()))
+
+
+def _readable(genome: Genome) -> None:
+    """Refuses a genome made in code that its own JSON would not bring back: a field out of range, an unknown node."""
+    try:
+        copy = Genome.from_json(genome.to_json())
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, InvalidGenome) else InvalidGenome(f"genome must be JSON: {error}") from None
+    if copy != genome:
+        raise InvalidGenome("numbers must be of their field's type, such as 0.0 for a rate: the JSON reads differently")
 
 
 def _modules(genome: Genome) -> Iterator[str]:
@@ -79,7 +89,7 @@ def _module(module: Module, root: bool) -> Iterator[str]:
     yield from _inputs(module, root)
     yield from _ports(module)
     if not nx.is_directed_acyclic_graph(module.graph):
-        yield f"there must be no cycle, got {nx.find_cycle(module.graph)}"
+        yield f"there must be no cycle, got {' -> '.join(edge[0] for edge in nx.find_cycle(module.graph)[:8])}"
         return
     try:
         output = module.output

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 PROBES = 4  # images
 TOLERANCES = {"eval": 1e-12, "train": 1e-10}  # batch statistics of an almost dead channel amplify by up to 1/√ε
+TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("rule", "parent", "child", "edit"), str),
+    **{"modes": list, "errors": dict, "seed": int, "verdict": bool},
+}
 ROUNDING = 16  # units in the last place between a child tensor and its value in float64
 
 
@@ -58,17 +62,17 @@ class Certificate:
         Raises:
             Inapplicable: a field is missing, unknown or of the wrong type.
         """
-        types = {"rule": str, "parent": str, "child": str, "edit": str, "modes": list, "errors": dict, "seed": int}
-        types["verdict"] = bool
-        if not isinstance(document, dict) or set(document) != set(types):
-            raise Inapplicable(f"a certificate has the fields {', '.join(types)}, got {str(document)[:80]}")
-        for name, kind in types.items():
-            if not isinstance(document[name], kind) or (kind is int and isinstance(document[name], bool)):
+        if not isinstance(document, dict) or set(document) != set(TYPES):
+            raise Inapplicable(f"a certificate has the fields {', '.join(TYPES)}, got {str(document)[:80]}")
+        for name, kind in TYPES.items():
+            if type(document[name]) is not kind:
                 raise Inapplicable(f"certificate {name} must be {kind.__name__}, got {str(document[name])[:60]}")
-        if not set(document["modes"]) | set(document["errors"]) <= EXACT:
-            raise Inapplicable(f"certificate modes must be among {sorted(EXACT)}, got {document['modes']}")
-        errors = {mode: float(error) for mode, error in document["errors"].items()}
-        return cls(**{**document, "modes": tuple(document["modes"]), "errors": errors})
+        modes, errors = document["modes"], document["errors"]
+        if any(mode not in sorted(EXACT) for mode in [*modes, *errors]):
+            raise Inapplicable(f"certificate modes must be among {sorted(EXACT)}, got {str([*modes, *errors])[:60]}")
+        if not all(type(error) is float for error in errors.values()):
+            raise Inapplicable(f"certificate errors must be numbers, got {str(errors)[:60]}")
+        return cls(**{**document, "modes": tuple(modes)})
 
 
 def certify(

@@ -21,7 +21,6 @@ from genomes.operations import (
     Mean,
     Mul,
     Operation,
-    Output,
     ReLU,
     Shape,
     SiLU,
@@ -164,7 +163,8 @@ def _whole_ratio(source: Shape, target: Shape) -> int:
 
 def _joins(module: Module, expansion: Expansion, name: str, source: str, consumer: str) -> bool:
     operation = module.operations[consumer]
-    if isinstance(operation, Output) or getattr(operation, "groups", 1) > 1 or module.sources[consumer] == (source,):
+    dense = isinstance(operation, Linear) or (isinstance(operation, Conv) and operation.groups == 1)
+    if not dense or module.sources[consumer] == (source,):
         return False
     reads = [expansion.primitives[path].in_shapes[0] for path in expansion.instances[name, consumer]]
     return all(len(a) == len(b) and a[1:] == b[1:] for a, b in zip(reads, shapes(expansion, name, source), strict=True))

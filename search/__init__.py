@@ -2,15 +2,17 @@
 
 from search.errors import (
     ConfigMismatch,
+    ContractBroken,
     CorruptWeights,
     DiskFull,
+    NewerSchema,
     ReplayDiverged,
     SearchError,
     SearchLocked,
     SearchMissing,
     UnreadableLedger,
 )
-from search.ledger import Event, Ledger, Spent
+from search.ledger import Ledger
 from search.loop import Budget, Dispatch, Done, Progress, drive, twin_key
 from search.protocol import (
     DETERMINISTIC,
@@ -22,6 +24,7 @@ from search.protocol import (
     Status,
     Strategy,
 )
+from search.view import Event, Spent
 from search.weights import WeightStore
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "Budget",
     "Candidate",
     "ConfigMismatch",
+    "ContractBroken",
     "CorruptWeights",
     "DiskFull",
     "Dispatch",
@@ -39,6 +43,7 @@ __all__ = [
     "Event",
     "Fidelity",
     "Ledger",
+    "NewerSchema",
     "Progress",
     "ReplayDiverged",
     "SearchError",

@@ -1,4 +1,16 @@
-"""The exceptions of this package, as a tree."""
+"""The exceptions of this package, as a tree.
+
+SearchError
+├── SearchMissing
+├── SearchLocked
+├── ConfigMismatch
+├── UnreadableLedger
+│   └── NewerSchema
+├── ReplayDiverged
+├── ContractBroken
+├── CorruptWeights
+└── DiskFull
+"""
 
 from __future__ import annotations
 
@@ -20,11 +32,19 @@ class ConfigMismatch(SearchError):
 
 
 class UnreadableLedger(SearchError):
-    """The file is not a ledger, or was written by a newer version, or cannot be written."""
+    """The file is not a ledger, or is damaged, or cannot be written."""
+
+
+class NewerSchema(UnreadableLedger):
+    """The ledger was written by another version of this program, which this one cannot read."""
 
 
 class ReplayDiverged(SearchError):
     """Replaying the ledger, the strategy proposes something else than it did: its code or its settings changed."""
+
+
+class ContractBroken(SearchError):
+    """A strategy or an evaluator did what the contract forbids; nothing of it was recorded."""
 
 
 class CorruptWeights(SearchError):

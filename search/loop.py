@@ -6,19 +6,24 @@ import hashlib
 import math
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from genomes import InvalidGenome, fingerprint
+from genomes import InvalidGenome, equivalent, fingerprint
 from search import records
-from search.errors import DiskFull, ReplayDiverged
-from search.ledger import Ledger, Spent
+from search.errors import ContractBroken, DiskFull, ReplayDiverged, SearchError
+from search.files import room
+from search.ledger import Ledger
 from search.protocol import INFRASTRUCTURAL, Candidate, Evaluation, Strategy
+from search.view import Spent
 
 ATTEMPTS = 3  # an infrastructural failure is tried again twice
+HOPELESS = 20  # failures without a single success: nothing will come of it
+EXHAUSTED = 500  # twins in a row: the strategy has nothing new, and twins use up no budget of examples
 
-Done = Callable[[Evaluation], None]
+Done = Callable[[Evaluation | BaseException], None]  # an exception ends the search; failures are evaluations
 Dispatch = Callable[[Candidate, Mapping[int, Evaluation], Done], None]
 
 
@@ -30,12 +35,21 @@ class Budget:
         candidates: how many are asked for.
         examples: how many training examples are shown to all children together.
         seconds: of wall clock, over all sessions of the search.
+
+    Raises:
+        ValueError: a bound that is not above 0.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     candidates: int | None = None
     examples: int | None = None
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses bounds that cannot be meant."""
+        for name, bound in vars(self).items():
+            if bound is not None and not bound > 0:
+                raise ValueError(f"budget.{name} must be above 0, or left out for no bound, got {bound}")
 
     def share(self, spent: Spent) -> float:
         """Returns how much of the budget is spent, from 0 to 1."""
@@ -78,7 +92,8 @@ def drive(
 
     Args:
         strategy: a fresh one; the recorded events are replayed into it.
-        dispatch: starts an evaluation and returns; calls back once, from any thread, with the result.
+        dispatch: starts an evaluation and returns; calls back once, from any thread, with the result. An exception
+            that it calls back with ends the search.
         ledger: of the search, open for writing.
         budget: what may be spent; the candidates in flight when it is reached are finished.
         slots: how many candidates are evaluated at a time.
@@ -86,15 +101,22 @@ def drive(
 
     Raises:
         ReplayDiverged: the strategy does not propose what the ledger says it did.
+        ContractBroken: the strategy or the evaluator does what the contract forbids.
         DiskFull: nothing can be written; everything so far is kept.
+        SearchError: all of the first candidates failed.
     """
-    return _Loop(strategy, dispatch, ledger, budget, watch).run(slots)
+    with room(f"search {ledger.directory.name}"):
+        return _Loop(strategy, dispatch, ledger, budget, watch).run(slots)
 
 
 def twin_key(candidate: Candidate, parent: Evaluation | None) -> str:
     """Returns the key under which two candidates are the same evaluation: function, fidelity and lineage age."""
     age = parent.cost.get("lineage_examples", 0.0) if parent else 0.0
-    text = records.dump([fingerprint(candidate.genome), records.fidelity_json(candidate), age])
+    try:
+        function = fingerprint(candidate.genome)
+    except InvalidGenome:
+        function = candidate.genome.digest  # the evaluator will say what is wrong with it
+    text = records.dump([function, records.fidelity_json(candidate), age])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -107,22 +129,20 @@ class _Loop:
         self.strategy, self.dispatch, self.ledger, self.budget, self.watch = strategy, dispatch, ledger, budget, watch
         self.evaluations: dict[int, Evaluation] = {}
         self.candidates: dict[int, Candidate] = {}
+        self.waiting: deque[Candidate] = deque()
         self.flying: dict[int, Candidate] = {}
-        self.landed: queue.SimpleQueue[Evaluation | BaseException] = queue.SimpleQueue()
+        self.landed: queue.SimpleQueue[tuple[int, Evaluation | BaseException]] = queue.SimpleQueue()
         self.used = ledger.spent()
         self.front: list[Evaluation] = []
+        self.repeats = 0
         self.begun = time.monotonic()
 
     def run(self, slots: int) -> Progress:
         self.replay()
-        for number in self.ledger.pending():
-            self.launch(self.candidates[number])
+        self.waiting.extend(self.candidates[number] for number in self.ledger.pending())
         self.report()
         while self.fill(slots):
-            evaluation = self.landed.get()
-            if isinstance(evaluation, BaseException):
-                raise evaluation
-            self.land(evaluation)
+            self.land(*self.landed.get())
         return self.report()
 
     def elapsed(self) -> float:
@@ -130,23 +150,29 @@ class _Loop:
 
     def replay(self) -> None:
         """Tells a fresh strategy what was recorded, and checks that it proposes what was recorded."""
-        for candidate, evaluation in self.ledger.events():
-            if evaluation is None:
-                proposed = self.strategy.ask(1)
-                if not proposed or _identity(proposed[0]) != _identity(candidate):
-                    raise ReplayDiverged(
-                        f"candidate {candidate.number} was recorded as {_words(candidate)}, now "
-                        f"{_words(proposed[0]) if proposed else 'nothing'} is proposed: the strategy's code or settings "
-                        "changed; go on with the version that began this search, or start a new one"
-                    )
-                self.candidates[candidate.number] = candidate
-            else:
-                self.strategy.tell(self.candidates[candidate.number], evaluation)
-                self.note(evaluation)
+        evaluations = self.ledger.evaluations()
+        for kind, number, identity in self.ledger.steps():
+            if kind == "tell":
+                self.strategy.tell(self.candidates[number], evaluations[number])
+                self.note(evaluations[number])
+                continue
+            proposed = self.strategy.ask(1)
+            if not proposed or records.identity(proposed[0]) != identity:
+                raise ReplayDiverged(
+                    f"candidate {number} was recorded as {_words(self.ledger.candidate(number))}, now "
+                    f"{_words(proposed[0]) if proposed else 'nothing'} is proposed: the strategy's code or settings "
+                    "changed; go on with the version that began this search, or start a new one"
+                )
+            self.candidates[number] = proposed[0]
 
     def fill(self, slots: int) -> bool:
-        """Asks for candidates while slots are free and budget is left; says whether any is in flight."""
-        while len(self.flying) < slots and self.budget.share(self.spent()) < 1:
+        """Starts what waits, then asks for more, while slots are free and budget is left; says if any is in flight."""
+        while len(self.flying) < slots:
+            if self.waiting:
+                self.launch(self.waiting.popleft())
+                continue
+            if self.budget.share(self.spent()) >= 1 or self.repeats >= EXHAUSTED:
+                break
             proposed = self.strategy.ask(1)
             if not proposed:
                 break
@@ -154,26 +180,42 @@ class _Loop:
         return bool(self.flying)
 
     def ask(self, candidate: Candidate) -> None:
-        parent = self.evaluations.get(candidate.parents[0]) if candidate.parents else None
-        key = twin_key(candidate, parent)
+        """Records a candidate and starts it."""
+        if candidate.number != len(self.candidates):
+            raise ContractBroken(f"the next candidate must be number {len(self.candidates)}, got {candidate.number}")
+        if strange := [parent for parent in candidate.parents if parent not in self.evaluations]:
+            raise ContractBroken(f"candidate {candidate.number}'s parents must have been told, {strange} were not")
+        key = twin_key(candidate, self.evaluations[candidate.parents[0]] if candidate.parents else None)
         self.ledger.asked(candidate, key, self.elapsed())
         self.used = replace(self.used, candidates=self.used.candidates + 1)
         self.candidates[candidate.number] = candidate
-        self.launch(candidate, self.ledger.twin(key))
+        self.launch(candidate)
 
-    def launch(self, candidate: Candidate, twin: int | None = None) -> None:
+    def launch(self, candidate: Candidate) -> None:
         """Starts an evaluation, or lands that of the candidate's twin at once."""
-        self.flying[candidate.number] = candidate
-        if twin is not None:
-            self.land(self.repeated(candidate, twin))
+        number = candidate.number
+        if (twin := self.twin(candidate)) is not None:
+            self.tell(candidate, self.repeated(candidate, twin))
             return
-        self.ledger.attempted(candidate.number)
-        parents = {number: self.evaluations[number] for number in candidate.parents}
+        self.ledger.attempted(number)
+        self.start(candidate)
+
+    def start(self, candidate: Candidate) -> None:
+        """Hands a candidate to the evaluator; the attempt is recorded."""
+        number = candidate.number
+        self.flying[number] = candidate
+        parents = {parent: self.evaluations[parent] for parent in candidate.parents}
         try:
-            self.dispatch(candidate, parents, self.landed.put)
+            self.dispatch(candidate, parents, lambda outcome: self.landed.put((number, outcome)))
         except InvalidGenome as error:
-            self.landed.put(Evaluation(candidate.number, "build_error", reason=str(error)))
+            self.landed.put((number, Evaluation(number, "build_error", reason=str(error))))
         self.report()
+
+    def twin(self, candidate: Candidate) -> int | None:
+        """Returns who computes the very same and was trained in the same way; None if nobody."""
+        twins = self.ledger.twins(candidate.number)
+        same = (twin for twin in twins if equivalent(self.candidates[twin].genome, candidate.genome))
+        return next(same, None)
 
     def repeated(self, candidate: Candidate, twin: int) -> Evaluation:
         """Returns the twin's evaluation under the candidate's number; weights fit only the very same genome."""
@@ -190,15 +232,31 @@ class _Loop:
             weights=first.weights if same else None,
         )
 
-    def land(self, evaluation: Evaluation) -> None:
+    def land(self, number: int, outcome: Evaluation | BaseException) -> None:
         """Records a result and tells the strategy; an infrastructural failure is tried again first."""
-        evaluation = _finite(evaluation)
-        candidate = self.flying.pop(evaluation.number)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        if number not in self.flying:
+            return  # a second answer for the same candidate: the first one counts
+        if outcome.number != number:
+            raise ContractBroken(f"the evaluation of candidate {number} must say so, it says {outcome.number}")
+        evaluation = _recordable(outcome)
         if evaluation.reason.startswith("disk full"):
-            raise DiskFull(f"child {evaluation.number}: {evaluation.reason}: make room, then resume")
-        if evaluation.status in INFRASTRUCTURAL and self.ledger.attempts(evaluation.number) < ATTEMPTS:
-            self.launch(candidate)
-            return
+            raise DiskFull(f"child {number}: {evaluation.reason}: make room, then resume")
+        candidate = self.flying.pop(number)
+        if self.again(evaluation):
+            self.ledger.failed(evaluation)
+            self.start(candidate)
+        else:
+            self.tell(candidate, evaluation)
+
+    def again(self, evaluation: Evaluation) -> bool:
+        """Says whether a failed candidate is tried again; attempts that a crash of ours cut off do not count."""
+        failures = [outcome for outcome in self.ledger.attempts(evaluation.number) if outcome in INFRASTRUCTURAL]
+        return evaluation.status in INFRASTRUCTURAL and len(failures) + 1 < ATTEMPTS
+
+    def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
+        """Records an evaluation, then tells the strategy."""
         self.ledger.told(evaluation, self.elapsed())
         self.used = replace(
             self.used,
@@ -210,10 +268,16 @@ class _Loop:
         self.strategy.tell(candidate, evaluation)
         self.note(evaluation)
         self.report()
+        if not self.front and self.used.evaluations >= HOPELESS:
+            raise SearchError(
+                f"one of the first {HOPELESS} candidates must succeed, all failed, the last one with "
+                f"{evaluation.status}: {evaluation.reason}"
+            )
 
     def note(self, evaluation: Evaluation) -> None:
         """Keeps an evaluation, and the front up to date."""
         self.evaluations[evaluation.number] = evaluation
+        self.repeats = 0 if evaluation.twin is None else self.repeats + 1
         if evaluation.ok and not any(_covers(member, evaluation) for member in self.front):
             self.front = [member for member in self.front if not _covers(evaluation, member)] + [evaluation]
 
@@ -222,8 +286,10 @@ class _Loop:
 
     def report(self) -> Progress:
         spent = self.spent()
-        front = tuple(sorted(self.front, key=lambda e: e.objectives["error"]))
-        progress = Progress(spent, self.budget.share(spent), front[0] if front else None, front, tuple(sorted(self.flying)))
+        front = tuple(sorted(self.front, key=lambda e: (e.objectives.get("error", math.inf), e.number)))
+        progress = Progress(
+            spent, self.budget.share(spent), front[0] if front else None, front, tuple(sorted(self.flying))
+        )
         self.watch(progress)
         return progress
 
@@ -232,16 +298,19 @@ def _covers(one: Evaluation, other: Evaluation) -> bool:
     return all(one.objectives.get(axis, 0.0) <= other.objectives.get(axis, 0.0) for axis in ("error", "parameters"))
 
 
-def _finite(evaluation: Evaluation) -> Evaluation:
-    broken = [name for name, value in evaluation.objectives.items() if not math.isfinite(value)]
+def _recordable(evaluation: Evaluation) -> Evaluation:
+    """Returns an evaluation without the numbers that JSON cannot hold; if one is an objective, it is a failure."""
+    clean = replace(evaluation, cost=_finite(evaluation.cost), curve=tuple(map(_finite, evaluation.curve)))
+    if not clean.ok:
+        return replace(clean, objectives={})
+    broken = [name for name, value in clean.objectives.items() if not math.isfinite(value)]
     if not broken:
-        return evaluation
-    return replace(evaluation, status="non_finite", objectives={}, weights=None, reason=f"{broken[0]} is not finite")
+        return clean
+    return replace(clean, status="non_finite", objectives={}, weights=None, reason=f"{broken[0]} is not finite")
 
 
-def _identity(candidate: Candidate) -> tuple[object, ...]:
-    edits = tuple(edit.digest for edit in candidate.edits)
-    return candidate.number, candidate.genome.digest, candidate.parents, edits, candidate.fidelity
+def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
 def _words(candidate: Candidate) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from typing import Any
 
 from genomes import Genome
 from morphism import Certificate, Edit
+from morphism.tensors import from_json
 from search.protocol import Candidate, Evaluation, Fidelity
 
 
@@ -17,9 +19,22 @@ def dump(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def identity(candidate: Candidate) -> str:
+    """Returns a hash of all that a candidate is."""
+    edits = [edit.digest for edit in candidate.edits]
+    fields = [candidate.number, candidate.genome.digest, candidate.parents, edits, asdict(candidate.fidelity)]
+    return hashlib.sha256(dump(fields).encode()).hexdigest()
+
+
+def genomes(candidate: Candidate) -> dict[str, str]:
+    """Returns the JSON of a candidate's genome and of those that its edits pass through, by digest."""
+    passed = (candidate.genome, *(edit.genome for edit in candidate.edits))
+    return {genome.digest: genome.to_json().decode() for genome in passed}
+
+
 def edits_json(candidate: Candidate) -> str:
-    """Returns a candidate's edits as JSON."""
-    return dump([edit.to_json() for edit in candidate.edits])
+    """Returns a candidate's edits as JSON, with digests for genomes."""
+    return dump([{**edit.to_json(), "genome": edit.genome.digest} for edit in candidate.edits])
 
 
 def fidelity_json(candidate: Candidate) -> str:
@@ -27,15 +42,23 @@ def fidelity_json(candidate: Candidate) -> str:
     return dump(asdict(candidate.fidelity))
 
 
-def candidate(number: int, genome: str, parents: tuple[int, ...], edits: str, fidelity: str) -> Candidate:
-    """Reads a candidate from the ledger's columns."""
-    return Candidate(
-        number,
-        Genome.from_json(genome.encode()),
-        parents,
-        tuple(Edit.from_json(edit) for edit in json.loads(edits)),
-        Fidelity(**json.loads(fidelity)),
+def edits(text: str, known: Mapping[str, Genome]) -> tuple[Edit, ...]:
+    """Reads what `edits_json` wrote, given the genomes by digest."""
+    return tuple(
+        Edit(
+            document["rule"],
+            document["site"],
+            known[document["genome"]],
+            {name: from_json(value, name) for name, value in document["tensors"].items()},
+            frozenset(document["modes"]),
+        )
+        for document in json.loads(text)
     )
+
+
+def fidelity(text: str) -> Fidelity:
+    """Reads what `fidelity_json` wrote."""
+    return Fidelity(**json.loads(text))
 
 
 def evaluation_json(evaluation: Evaluation) -> str:

@@ -3,13 +3,14 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE genome (digest TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
 
+-- `edits` name their genomes by digest; `identity` is a hash of all columns but `twin_key`, and of the parents.
 CREATE TABLE candidate (
   number INTEGER PRIMARY KEY,
   genome TEXT NOT NULL REFERENCES genome,
   edits TEXT NOT NULL,
   fidelity TEXT NOT NULL,
-  twin_key TEXT NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 0
+  identity TEXT NOT NULL,
+  twin_key TEXT NOT NULL
 );
 CREATE TABLE parent (
   child INTEGER NOT NULL REFERENCES candidate,
@@ -17,6 +18,17 @@ CREATE TABLE parent (
   parent INTEGER NOT NULL REFERENCES candidate CHECK (parent < child),
   PRIMARY KEY (child, rank)
 ) WITHOUT ROWID;
+
+-- Each start of an evaluation. `outcome` is null while it runs, then a status, or 'interrupted' if this program died.
+-- Times are seconds since 1970 by the system's clock, for people only.
+CREATE TABLE attempt (
+  seq INTEGER PRIMARY KEY,
+  number INTEGER NOT NULL REFERENCES candidate,
+  outcome TEXT,
+  reason TEXT,
+  started REAL NOT NULL,
+  ended REAL
+);
 
 CREATE TABLE evaluation (
   number INTEGER PRIMARY KEY REFERENCES candidate,
@@ -28,7 +40,7 @@ CREATE TABLE evaluation (
 CREATE TABLE objective (
   number INTEGER NOT NULL REFERENCES evaluation,
   name TEXT NOT NULL,
-  value REAL NOT NULL CHECK (abs(value) < 1e300),
+  value REAL NOT NULL CHECK (abs(value) <= 1.7976931348623157e308),
   PRIMARY KEY (number, name)
 ) WITHOUT ROWID;
 
@@ -44,3 +56,5 @@ CREATE TABLE outbox (number INTEGER PRIMARY KEY REFERENCES evaluation, external_
 
 CREATE INDEX candidate_by_twin ON candidate (twin_key);
 CREATE INDEX parent_by_parent ON parent (parent);
+CREATE INDEX outbox_unsent ON outbox (number) WHERE external_id IS NULL;
+CREATE INDEX attempt_by_number ON attempt (number);

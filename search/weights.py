@@ -1,28 +1,27 @@
 """WeightStore: tensors in safetensors files that are named by the SHA-256 of their content.
 
-A file is written under another name, flushed and renamed, so that a name always stands for a whole file; what is read is
-hashed again, since a flipped bit loads without complaint.
+A file is written under another name, flushed and renamed, so that a name always stands for a whole file; what is read
+is hashed again, since a flipped bit loads without complaint.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
+import json
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genomes import Genome
-from search.errors import CorruptWeights, DiskFull
+from search.errors import CorruptWeights, UnreadableLedger
+from search.files import PARTIAL, room, write
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
-PARTIAL = "partial-"
+SUFFIX = ".safetensors"
 
 
 class WeightStore:
@@ -33,9 +32,18 @@ class WeightStore:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Takes the directory."""
+        """Takes the directory.
+
+        Raises:
+            UnreadableLedger: it cannot be made.
+            DiskFull: there is no room for it.
+        """
         self.directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
+        with room(str(directory)):
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError, PermissionError) as error:
+                raise UnreadableLedger(f"{directory} must be a writable directory: {error.strerror}") from None
 
     def put(self, genome: Genome, tensors: Mapping[str, Tensor]) -> str:
         """Stores a network's tensors, with the genome that they belong to, and returns the digest of their file.
@@ -51,8 +59,8 @@ class WeightStore:
         ordered = {name: tensors[name].contiguous() for name in sorted(tensors)}
         content = save(ordered, {"genome": genome.to_json().decode()})
         digest = hashlib.sha256(content).hexdigest()
-        if not self.path(digest).exists():
-            self._write(content, self.path(digest))
+        if self._content(digest) != content:  # a damaged file is mended
+            write(self.path(digest), content)
         return digest
 
     def get(self, digest: str) -> tuple[Genome, dict[str, Tensor]]:
@@ -61,18 +69,18 @@ class WeightStore:
         Raises:
             CorruptWeights: the file is missing or damaged.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
-        try:
-            content = self.path(digest).read_bytes()
-        except OSError as error:
-            raise CorruptWeights(f"weights {digest} cannot be read: {error.strerror}") from None
+        content = self._content(digest)
+        if content is None:
+            raise CorruptWeights(f"weights {digest} must be in {self.directory}, they are missing: resume another copy")
         if (found := hashlib.sha256(content).hexdigest()) != digest:
             raise CorruptWeights(f"weights {digest} are damaged: the content's SHA-256 is {found}")
-        with safe_open(self.path(digest), "pt") as file:
-            genome = Genome.from_json(file.metadata()["genome"].encode())
-        return genome, load(content)
+        try:
+            return _genome(content), load(content)
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise CorruptWeights(f"weights {digest} must be a network's safetensors: {error}") from None
 
     def path(self, digest: str) -> Path:
         """Returns the file of a digest.
@@ -82,7 +90,7 @@ class WeightStore:
         """
         if not DIGEST.fullmatch(digest):
             raise CorruptWeights(f"a digest must be 64 hexadecimal digits, got {digest[:80]!r}")
-        return self.directory / f"{digest}.safetensors"
+        return self.directory / f"{digest}{SUFFIX}"
 
     def collect(self, keep: set[str]) -> int:
         """Removes the files that no digest of `keep` names and those that were never finished; returns how many.
@@ -90,26 +98,22 @@ class WeightStore:
         Only for a time when nobody writes: at the opening of a search.
         """
         names = {self.path(digest).name for digest in keep}
-        loose = [path for path in self.directory.iterdir() if path.name not in names]
+        ours = [*self.directory.glob(f"*{SUFFIX}"), *self.directory.glob(f"{PARTIAL}*")]
+        loose = [path for path in ours if path.name not in names]
         for path in loose:
             path.unlink()
         return len(loose)
 
-    def _write(self, content: bytes, target: Path) -> None:
-        handle, name = tempfile.mkstemp(prefix=PARTIAL, dir=self.directory)
+    def _content(self, digest: str) -> bytes | None:
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).rename(target)
+            return self.path(digest).read_bytes()
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            Path(name).unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise DiskFull(f"weights could not be written to {self.directory}: make room, then resume") from None
-            raise
-        directory = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            raise CorruptWeights(f"weights {digest} must be readable: {error.strerror}") from None
+
+
+def _genome(content: bytes) -> Genome:
+    """Returns the genome in a safetensors header, which is JSON after its length in 8 bytes."""
+    length = int.from_bytes(content[:8], "little")
+    return Genome.from_json(json.loads(content[8 : 8 + length])["__metadata__"]["genome"].encode())

@@ -35,6 +35,11 @@ class RandomSettings:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     edits: int = 4
 
+    def __post_init__(self) -> None:
+        """Refuses numbers outside their ranges."""
+        if not 0 <= self.edits <= 32:
+            raise ValueError(f"random.edits must be in [0, 32], got {self.edits}")
+
 
 class RandomSearch:
     """Draws members of the space at random, edits them at random, and trains each from scratch."""
@@ -54,18 +59,38 @@ class RandomSearch:
         self._seen: dict[str, list[Genome]] = {}
 
     def ask(self, n: int) -> list[Candidate]:
-        """Returns `n` candidates without parents."""
-        return [self._one() for _ in range(n)]
+        """Returns `n` candidates without parents; fewer if nothing new is found.
+
+        Raises:
+            InvalidGenome: the space has no member within the limits.
+        """
+        found: list[Candidate] = []
+        while len(found) < n and (candidate := self._one()):
+            found.append(candidate)
+        return found
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Takes no note: the next draw does not depend on it."""
 
-    def _one(self) -> Candidate:
+    def _one(self) -> Candidate | None:
         rng = random.Random(f"{self.seed}:{self.asked}:random")
-        genome = next((g for g in (self._drawn(rng) for _ in range(TRIES)) if self._fresh(g)), None) or self._drawn(rng)
+        if (genome := self._new(rng)) is None:
+            return None
         self._seen.setdefault(fingerprint(genome), []).append(genome)
         self.asked += 1
         return Candidate(self.asked - 1, genome, fidelity=self.fidelity)
+
+    def _new(self, rng: random.Random) -> Genome | None:
+        for _ in range(TRIES):
+            try:
+                genome = self._drawn(rng)
+            except InvalidGenome:  # bad luck within narrow limits, unless there is no member at all
+                if not self.asked:
+                    raise
+                continue
+            if self._fresh(genome):
+                return genome
+        return None
 
     def _drawn(self, rng: random.Random) -> Genome:
         genome = self.space.sample(rng)

@@ -17,3 +17,7 @@ class NonFinite(TrainingError):
 
 class DataError(TrainingError):
     """A data set is unknown, missing or malformed; the message says how to get it."""
+
+
+class ExportError(TrainingError):
+    """A network cannot be written, or what was written does not compute the same; nothing is left of it."""

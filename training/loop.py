@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from search import Fidelity
 from training.errors import NonFinite
@@ -27,13 +27,15 @@ def train(
 ) -> list[Mapping[str, float]]:
     """Trains a network in place over one complete schedule and returns its learning curve.
 
+    On one thread, the same arguments give the same weights bit for bit.
+
     Args:
         network: takes float images `[N, C, H, W]`, returns logits `[N, K]`.
         images: all of them, uint8 `[M, C, H, W]`; normalised batch by batch.
         labels: int64 `[M]`.
         recipe: how.
         fidelity: how much.
-        generator: of the order and the augmentation; the only source of randomness besides dropout.
+        generator: of the order, the augmentation and dropout.
         normal: mean and standard deviation that inputs are normalised by, on the scale 0 to 1.
 
     Returns:
@@ -42,57 +44,56 @@ def train(
     Raises:
         NonFinite: the loss is NaN or infinite.
     """
-    steps = max(1, math.ceil(fidelity.examples / recipe.batch_size))
+    size = min(recipe.batch_size, len(images))
+    steps = max(1, math.ceil(fidelity.examples / size))
     optimizer = _optimizer(network, recipe)
     half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and fast_bfloat16())
-    padded = F.pad(images, (recipe.crop,) * 4)
     order = torch.empty(0, dtype=torch.int64)
     curve: list[Mapping[str, float]] = []
     total, since = torch.zeros(()), 0
     network.train().to(memory_format=torch.channels_last)
-    for step in range(steps):
-        if len(order) < recipe.batch_size:
-            order = torch.cat([order, torch.randperm(len(images), generator=generator)])
-        chosen, order = order[: recipe.batch_size], order[recipe.batch_size :]
-        batch = augmented(padded, chosen, images.shape[-2:], recipe, generator)
-        batch = normalised(batch, normal)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate((step + 1) / (steps + 1))
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            loss = F.cross_entropy(network(batch), labels[chosen], label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total, since = total + loss.detach(), since + 1
-        if (step + 1) * POINTS // steps > step * POINTS // steps:
-            mean = float(total) / since
-            if not math.isfinite(mean):
-                raise NonFinite(f"the loss is {mean} after {(step + 1) * recipe.batch_size} examples")
-            shown = (step + 1) * recipe.batch_size
-            curve.append({"examples": shown, "loss": mean, "learning_rate": recipe.rate((step + 1) / (steps + 1))})
-            total, since = torch.zeros(()), 0
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator.initial_seed())  # dropout takes no generator of its own
+        for step in range(1, steps + 1):
+            if len(order) < size:
+                order = torch.cat([order, torch.randperm(len(images), generator=generator)])
+            chosen, order = order[:size], order[size:]
+            batch = normalised(augmented(images[chosen], recipe, generator), normal)
+            rate = recipe.rate(step / (steps + 1))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                logits = network(batch)
+            loss = functional.cross_entropy(logits.float(), labels[chosen], label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total, since = total + loss.detach(), since + 1
+            if step * POINTS // steps > (step - 1) * POINTS // steps:
+                mean = float(total) / since
+                if not math.isfinite(mean):
+                    raise NonFinite(f"the loss must be finite, it is {mean} after {step * size:,} examples")
+                curve.append({"examples": step * size, "loss": mean, "learning_rate": rate})
+                total, since = torch.zeros(()), 0
     return curve
 
 
-def augmented(padded: Tensor, chosen: Tensor, extent: torch.Size, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Returns a batch of randomly shifted and mirrored images.
+def augmented(batch: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Returns images shifted and mirrored at random, each in its own way; what comes in from outside is black.
 
     Args:
-        padded: uint8 `[M, C, H + 2 crop, W + 2 crop]`.
-        chosen: which, int64 `[N]`.
-        extent: H and W of what is returned.
+        batch: uint8 `[N, C, H, W]`.
         recipe: its `crop` and `flip`.
         generator: of the shifts.
     """
-    height, width = extent
+    count, _, height, width = batch.shape
     if recipe.crop:
-        shifts = torch.randint(0, 2 * recipe.crop + 1, (2, len(chosen)), generator=generator)
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view [M, C, shifts, shifts, H, W]
-        batch = windows[chosen, :, shifts[0], shifts[1]]
-    else:
-        batch = padded[chosen]
+        down, right = torch.randint(0, 2 * recipe.crop + 1, (2, count), generator=generator)
+        padded = functional.pad(batch, (recipe.crop,) * 4)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view [N, C, shifts, shifts, H, W]
+        batch = windows[torch.arange(count), :, down, right]
     if recipe.flip:
-        mirrored = torch.rand(len(chosen), generator=generator) < 0.5
+        mirrored = torch.rand(count, generator=generator) < 0.5
         batch = torch.where(mirrored.view(-1, 1, 1, 1), batch.flip(3), batch)
     return batch
 
@@ -106,9 +107,8 @@ def normalised(batch: Tensor, normal: tuple[float, float]) -> Tensor:
 
 def fast_bfloat16() -> bool:
     """Says whether the processor multiplies bfloat16 natively."""
-    cpu = torch.backends.cpu.get_cpu_capability()
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return cpu.startswith("AVX512") and bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:

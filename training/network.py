@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from keyword import iskeyword
 
 import torch
 from torch import Tensor, fx, nn
@@ -12,6 +11,8 @@ from torch import Tensor, fx, nn
 from genomes import Genome, Primitive, canonical
 from genomes import operations as ops
 from training.errors import BuildError
+
+RESERVED = frozenset({"training", "meta", "graph", "code", "self", "torch"})  # of instances, or of generated source
 
 
 class Scale(nn.Module):
@@ -63,22 +64,39 @@ SIMPLE: Mapping[type[ops.Operation], Callable[[], nn.Module]] = {
 }  # fmt: skip
 
 
-def _joined(graph: fx.Graph, operation: ops.Operation, inputs: Sequence[fx.Node]) -> fx.Node:
-    """Adds the nodes of a function of several inputs."""
+def _joined(graph: fx.Graph, operation: ops.Operation, inputs: Sequence[fx.Node], name: str) -> fx.Node:
+    """Adds a function of several inputs: one node, or a chain of them whose last is called `name`."""
     if isinstance(operation, ops.Concat):
-        return graph.call_function(torch.cat, (list(inputs), 1))
+        return graph.create_node("call_function", torch.cat, (list(inputs), 1), name=name)
     function = torch.mul if isinstance(operation, ops.Mul) else torch.add
-    total = reduce(lambda left, right: graph.call_function(function, (left, right)), inputs)
-    return graph.call_function(torch.mul, (total, 1 / len(inputs))) if isinstance(operation, ops.Mean) else total
+    steps: list[tuple[Callable[..., Tensor], fx.Node | int]] = [(function, right) for right in inputs[1:]]
+    if isinstance(operation, ops.Mean):
+        steps.append((torch.div, len(inputs)))
+    total = inputs[0]
+    for number, (step, right) in enumerate(steps, 1):
+        own = name if number == len(steps) else f"{name}_part"
+        total = graph.create_node("call_function", step, (total, right), name=own)
+    return total
 
 
-def attribute(path: str) -> str:
-    """Returns the attribute under which a primitive's module is kept: its path, with the slashes replaced."""
-    return path.replace("/", "__")
+def attributes(paths: Iterable[str]) -> dict[str, str]:
+    """Returns the attribute that holds the module of each path: the path with `__` for `/`, made unlike all others.
+
+    A word of Python, an attribute that every module has, or a name that is taken gets underscores behind it.
+    """
+    taken: dict[str, str] = {}
+    for path in paths:
+        name = path.replace("/", "__")
+        while iskeyword(name) or hasattr(fx.GraphModule, name) or name in RESERVED or name in taken:
+            name += "_"
+        taken[name] = path
+    return {path: name for name, path in taken.items()}
 
 
 def build(genome: Genome, weights: Mapping[str, Tensor]) -> fx.GraphModule:
     """Returns the network of a genome's canonical graph, with copies of the weights.
+
+    Its `meta["paths"]` tells the path of each attribute.
 
     Args:
         genome: the architecture.
@@ -90,38 +108,45 @@ def build(genome: Genome, weights: Mapping[str, Tensor]) -> fx.GraphModule:
     """
     expansion = canonical(genome)
     _fits(expansion.tensor_shapes(), weights)
+    names = attributes(expansion.primitives)
     root, graph, values = nn.Module(), fx.Graph(), dict[str, fx.Node]()
     with torch.device("meta"):
         for path, primitive in expansion.primitives.items():
-            inputs = [values[source] for source in primitive.inputs]
+            inputs, name = [values[source] for source in primitive.inputs], names[path]
             if isinstance(primitive.operation, ops.Input):
-                values[path] = graph.placeholder(attribute(path))
+                values[path] = graph.placeholder(name)
             elif module := _module(primitive):
-                root.add_module(attribute(path), module)
-                values[path] = graph.call_module(attribute(path), tuple(inputs))
+                root.add_module(name, _filled(module, path, weights))
+                values[path] = graph.create_node("call_module", name, tuple(inputs), name=name)
             else:
-                values[path] = _joined(graph, primitive.operation, inputs)
+                values[path] = _joined(graph, primitive.operation, inputs, name)
     graph.output(values[expansion.output])
     network = fx.GraphModule(root, graph, "Network")
-    copies = {_key(name): tensor.clone() for name, tensor in weights.items()}
-    network.load_state_dict(copies, assign=True)
+    network.meta["paths"] = {name: path for path, name in names.items()}
     return network
 
 
-def state(genome: Genome, network: nn.Module) -> dict[str, Tensor]:
-    """Returns a network's parameters and buffers by `path.parameter`, detached and contiguous."""
-    tensors = network.state_dict()
-    return {name: tensors[_key(name)].detach().contiguous() for name in canonical(genome).tensor_shapes()}
+def state(network: fx.GraphModule) -> dict[str, Tensor]:
+    """Returns the parameters and buffers of a network made by `build`, by `path.parameter`, detached and contiguous."""
+    paths = network.meta["paths"]
+    parts = ((*name.rsplit(".", 1), tensor) for name, tensor in network.state_dict().items())
+    return {f"{paths[name]}.{parameter}": tensor.detach().contiguous() for name, parameter, tensor in parts}
 
 
-def _key(name: str) -> str:
-    path, parameter = name.rsplit(".", 1)
-    return f"{attribute(path)}.{parameter}"
+def _filled(module: nn.Module, path: str, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Gives a module copies of its tensors instead of those on the meta device."""
+    for name, _ in list(module.named_parameters()):
+        setattr(module, name, nn.Parameter(weights[f"{path}.{name}"].detach().clone()))
+    for name, _ in list(module.named_buffers()):
+        setattr(module, name, weights[f"{path}.{name}"].detach().clone())
+    return module
 
 
 def _fits(shapes: Mapping[str, ops.Shape], weights: Mapping[str, Tensor]) -> None:
     for name in sorted({*shapes, *weights}):
-        wanted = shapes.get(name)
-        found = tuple(cast(Tensor, weights[name]).shape) if name in weights else None
-        if wanted != found:
-            raise BuildError(f"weight {name} must have shape {wanted and list(wanted)}, got {found and list(found)}")
+        if name not in weights:
+            raise BuildError(f"weights must have {name} {list(shapes[name])}, it is missing")
+        if name not in shapes:
+            raise BuildError(f"weights must have only what the genome names, got {name} {list(weights[name].shape)}")
+        if tuple(weights[name].shape) != shapes[name]:
+            raise BuildError(f"weight {name} must have shape {list(shapes[name])}, got {list(weights[name].shape)}")

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from genomes import Genome, InvalidGenome, cost
-from morphism import Certificate, Edit, Inapplicable
+from genomes import Genome, cost
+from morphism import Certificate, Edit
 from morphism.certificate import certify
 from morphism.realise import initial, realise
-from search import Candidate, CorruptWeights, DiskFull, Evaluation, Fidelity, WeightStore
+from search import DETERMINISTIC, Candidate, CorruptWeights, Evaluation, Fidelity, WeightStore
 from training import data
-from training.errors import BuildError, NonFinite, TrainingError
+from training.errors import BuildError, NonFinite
 from training.evaluate import error
-from training.isolation import Job, isolated, landed, preload
 from training.loop import train
 from training.network import build, state
 from training.recipe import Recipe
+from training.worker import Outcome, landed, preload, run_isolated
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FINAL = DETERMINISTIC | {"ok"}  # another attempt would end alike
+
+Job = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class Trainer:
         recipe: how children are trained.
         seed: of the search; a candidate's own is derived from it and from its number.
         timeout: in seconds, for one candidate.
-        results: a directory for result files; one that is already there is taken instead of training again.
-        threads: of torch, for one candidate.
+        scratch: a directory for result files; one that landed there is taken instead of training again.
     """
 
     store: WeightStore
@@ -49,88 +48,90 @@ class Trainer:
     recipe: Recipe
     seed: int
     timeout: float
-    results: Path
-    threads: int = 1
+    scratch: Path
 
     def __post_init__(self) -> None:
         """Gets the server that children are forked from ready."""
-        self.results.mkdir(parents=True, exist_ok=True)
+        self.scratch.mkdir(parents=True, exist_ok=True)
         preload()
 
     def __call__(self, candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
         """Trains and judges one candidate."""
         parent = parents[candidate.parents[0]] if candidate.parents else None
         job = self.job(candidate, parent)
-        digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
-        file = self.results / f"{candidate.number}-{digest}.json"
-        result = landed(file) or isolated(evaluate, job, file, self.timeout)
-        evaluation = _evaluation(candidate.number, result)
-        return replace(evaluation, cost=_with_ancestry(evaluation.cost, parent))
+        text = json.dumps(job, sort_keys=True)
+        file = self.scratch / f"{candidate.number}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+        outcome = self._harvested(file) or run_isolated(
+            evaluate,
+            job,
+            str(self.prepared.file.absolute()),
+            str(self.store.directory.absolute()),
+            result=file,
+            timeout=self.timeout,
+        )
+        return _evaluation(candidate.number, outcome, parent)
 
     def job(self, candidate: Candidate, parent: Evaluation | None) -> Job:
-        """Returns all that determines the result, as JSON values."""
+        """Returns all that determines the result, as JSON values; its digest names the result file."""
         return {
             "genome": candidate.genome.to_json().decode(),
             "edits": [edit.to_json() for edit in candidate.edits],
             "weights": parent.weights if parent else None,
             "fidelity": asdict(candidate.fidelity),
             "recipe": asdict(self.recipe),
-            "data": str(self.prepared.file),
-            "store": str(self.store.directory),
+            "data": self.prepared.file.name,
             "seed": _seed(self.seed, candidate.number),
-            "threads": self.threads,
         }
 
     def clear(self, numbers: set[int]) -> None:
         """Removes the result files of candidates whose evaluations are recorded."""
-        for file in self.results.iterdir():
+        for file in self.scratch.iterdir():
             if int(file.name.split("-")[0]) in numbers:
                 file.unlink()
 
+    def landed_weights(self) -> set[str]:
+        """Returns the digests of weights that result files name."""
+        outcomes = filter(None, map(landed, self.scratch.glob("*.json")))
+        return {outcome.value["weights"] for outcome in outcomes if outcome.status == "ok"}
 
-def evaluate(job: Job) -> Job:
-    """Runs in the child: inherits, certifies, trains and judges; every failure is a typed result."""
-    torch.set_num_threads(job["threads"])
-    begun = time.monotonic()
-    try:
-        return {"status": "ok", **_outcome(job, begun)}
-    except NonFinite as failure:
-        status, reason = "non_finite", str(failure)
-    except (MemoryError, torch.OutOfMemoryError) as failure:
-        status, reason = "out_of_memory", str(failure)
-    except (DiskFull, CorruptWeights) as failure:
-        status, reason = "io_error", f"disk full: {failure}" if isinstance(failure, DiskFull) else str(failure)
-    except OSError as failure:
-        status, reason = "io_error", f"disk full: {failure}" if failure.errno in DISK_FULL else str(failure)
-    except (TrainingError, InvalidGenome, Inapplicable, RuntimeError, ValueError, KeyError) as failure:
-        status, reason = "build_error", f"{type(failure).__name__}: {failure}".splitlines()[0]
-    return {"status": status, "reason": reason, "cost": {"seconds": time.monotonic() - begun}}
+    def _harvested(self, file: Path) -> Outcome | None:
+        """Returns what an earlier session's child left, if it is final and its weights are there."""
+        outcome = landed(file)
+        if outcome is None or outcome.status not in FINAL:
+            return None
+        if outcome.status == "ok" and not self.store.path(outcome.value["weights"]).exists():
+            return None
+        return outcome
 
 
-def _outcome(job: Job, begun: float) -> dict[str, Any]:
-    store, split = WeightStore(Path(job["store"])), data.load(Path(job["data"]))
-    genome, fidelity = Genome.from_json(job["genome"].encode()), Fidelity(**job["fidelity"])
+def evaluate(job: Job, file: str, directory: str) -> dict[str, Any]:
+    """Runs in the child: inherits, certifies, trains, judges, and stores the weights.
+
+    Args:
+        job: see `Trainer.job`.
+        file: of the prepared data.
+        directory: of the weight store.
+
+    Raises:
+        BuildError: the weights do not fit, the edits do not lead to the genome, or a morphism failed its certificate.
+        NonFinite: the loss or a weight became NaN or infinite.
+        DataError: the data file is missing or damaged.
+        SearchError: the parent's weights are damaged, or the disk is full.
+    """
+    store, prepared = WeightStore(Path(directory)), data.Prepared.at(Path(file))
+    split = data.load(prepared)
+    genome = Genome.from_json(job["genome"].encode())
     weights, certificates = _inherited(job, store, genome)
-    if refused := [c for c in certificates if not c.verdict]:
-        raise BuildError(
-            f"morphism {refused[0].rule} failed its certificate: {dict(refused[0].errors)}; please report it"
-        )
-    generator = torch.Generator().manual_seed(job["seed"])
     network = build(genome, weights)
-    with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(job["seed"])  # dropout has no generator of its own
-        curve = train(
-            network, split.train.images, split.train.labels, Recipe(**job["recipe"]), fidelity, generator, split.normal
-        )
-    judged = error(network, split.validation.images, split.validation.labels, split.normal)
-    counted = cost(genome)
+    generator = torch.Generator().manual_seed(job["seed"])
+    recipe, fidelity = Recipe(**job["recipe"]), Fidelity(**job["fidelity"])
+    curve = train(network, split.train.images, split.train.labels, recipe, fidelity, generator, prepared.normal)
+    judged = error(network, split.validation.images, split.validation.labels, prepared.normal)
+    counted, shown = cost(genome), curve[-1]["examples"]
     return {
         "objectives": {"error": judged, **asdict(counted)},
-        "cost": {
-            "seconds": time.monotonic() - begun,
-            "examples": curve[-1]["examples"],
-            "macs": 3 * counted.macs * curve[-1]["examples"],
-        },
+        # a backward pass takes twice the MACs of a forward pass
+        "cost": {"examples": shown, "macs": 3 * counted.macs * shown},
         "curve": [*curve[:-1], {**curve[-1], "validation_error": judged}],
         "weights": _stored(store, genome, network),
         "certificates": [certificate.to_json() for certificate in certificates],
@@ -138,31 +139,44 @@ def _outcome(job: Job, begun: float) -> dict[str, Any]:
 
 
 def _inherited(job: Job, store: WeightStore, genome: Genome) -> tuple[dict[str, Tensor], list[Certificate]]:
+    """Returns the weights that training starts from, and the proofs of how they were made."""
     if job["weights"] is None:
         return initial(genome, job["seed"]), []
-    parent, weights = store.get(job["weights"])
+    at, weights = store.get(job["weights"])
     certificates = []
     for document in job["edits"]:
         edit = Edit.from_json(document)
         child = realise(edit, weights)
-        certificates.append(certify(parent, edit, weights, child, job["seed"]))
-        weights, parent = child, edit.genome
+        certificate = certify(at, edit, weights, child, job["seed"])
+        if not certificate.verdict:
+            measured = ", ".join(f"{mode} {value:.2g}" for mode, value in certificate.errors.items()) or "no mode"
+            raise BuildError(f"{edit.rule} failed its certificate ({measured}), a bug: please report this genome")
+        certificates.append(certificate)
+        weights, at = child, edit.genome
+    if at != genome:
+        raise BuildError(f"the edits must lead to genome {genome.digest[:12]}, they lead to {at.digest[:12]}")
     return weights, certificates
 
 
-def _stored(store: WeightStore, genome: Genome, network: torch.nn.Module) -> str:
+def _stored(store: WeightStore, genome: Genome, network: fx.GraphModule) -> str:
     try:
-        return store.put(genome, state(genome, network))
+        return store.put(genome, state(network))
     except CorruptWeights as failure:
         raise NonFinite(str(failure)) from None
 
 
-def _evaluation(number: int, result: Job) -> Evaluation:
-    certificates = tuple(Certificate.from_json(entry) for entry in result.get("certificates", ()))
-    known = {
-        key: value for key, value in result.items() if key in ("status", "objectives", "cost", "weights", "reason")
-    }
-    return Evaluation(number, **known, curve=tuple(result.get("curve", ())), certificates=certificates)
+def _evaluation(number: int, outcome: Outcome, parent: Evaluation | None) -> Evaluation:
+    value = outcome.value
+    return Evaluation(
+        number,
+        outcome.status,
+        value.get("objectives", {}),
+        _with_ancestry({"seconds": outcome.seconds, **value.get("cost", {})}, parent),
+        tuple(value.get("curve", ())),
+        value.get("weights"),
+        outcome.reason,
+        tuple(Certificate.from_json(entry) for entry in value.get("certificates", ())),
+    )
 
 
 def _with_ancestry(own: Mapping[str, float], parent: Evaluation | None) -> dict[str, float]:

@@ -82,7 +82,7 @@ class ResidualSpace:
             raise InvalidGenome(f"there must be two classes or more, got {self.classes}")
 
     def starters(self) -> tuple[Genome, ...]:
-        """Returns small founders that train fast: two widths, plain or with one block, and one that calls a module twice.
+        """Returns small founders that train fast: two widths, plain or with blocks, and one that calls a module twice.
 
         Raises:
             InvalidGenome: none is within the limits.

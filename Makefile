@@ -1,0 +1,36 @@
+# Each target sets up what it needs. PYTHON chooses the interpreter that the environment is made from (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+export OMP_NUM_THREADS := 1
+
+.PHONY: search test test-all check install bench clean
+
+search: $(INSTALLED)  ## a real search on digits: two minutes on two cores
+	$(BIN)/morphogen search
+
+test: $(INSTALLED)  ## all tests but the slow ones
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
+
+test-all: $(INSTALLED)  ## all tests
+	$(BIN)/pytest -q -n 2 --dist loadfile
+
+check: $(INSTALLED)  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## what we claim, measured quickly
+	for program in benchmarks/*.py; do $(BIN)/python $$program --quick || exit 1; done
+
+install: $(INSTALLED)  ## the environment in .venv
+
+$(INSTALLED): pyproject.toml infra/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Morphogen needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e '.[dev]'
+	touch $@
+
+clean:  ## removes the environment, not the searches
+	rm -rf .venv

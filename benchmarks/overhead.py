@@ -1,0 +1,151 @@
+"""What a search costs beside training: asking, planning, the ledger, Prefect, MLflow, and the hand-over to a process.
+
+The evaluator is null: it returns at once. Stages are nested, so that each figure includes the ones before it:
+
+    loop      ask, plan, check, fingerprint, ledger
+    flow      the same with one Prefect task run a child on a local server, and MLflow in a local SQLite file
+    handover  one isolated process that does nothing, start to result
+
+Usage: python benchmarks/overhead.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from flows import settings
+
+# isort: split
+from evo import NSGA2
+from flows.home import Home
+from genomes import cost
+from genomes.spaces.residual import ResidualSpace
+from search import Budget, Candidate, Done, Evaluation, Ledger, drive
+from training.isolation import isolated, preload
+
+SECONDS_OF_A_CHILD = 10.0
+SLOTS = 2
+SPACE = ResidualSpace((1, 28, 28), 10)
+
+
+def null(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
+    """Returns a made-up evaluation at once."""
+    counted = cost(candidate.genome)
+    before = parents[candidate.parents[0]].cost["lineage_examples"] if candidate.parents else 0.0
+    numbers = {
+        "error": 1 / (1 + counted.parameters + candidate.number),
+        "parameters": counted.parameters,
+        "macs": counted.macs,
+    }
+    spent = {"seconds": 0.0, "examples": 1.0, "macs": 0.0, "lineage_examples": before + 1}
+    curve = tuple({"examples": point, "loss": 1.0} for point in range(8))
+    return Evaluation(candidate.number, "ok", numbers, spent, curve, weights="0" * 64)
+
+
+def nothing(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns its job."""
+    return job
+
+
+def loop(directory: Path, children: int) -> float:
+    """Returns milliseconds a child of the bare loop."""
+
+    def dispatch(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
+        done(null(candidate, parents))
+
+    begun = time.perf_counter()
+    with Ledger.create(directory, {}) as ledger:
+        drive(NSGA2(SPACE.starters(), SPACE.limits.budgets, 0), dispatch, ledger, Budget(candidates=children), SLOTS)
+    return 1000 * (time.perf_counter() - begun) / children
+
+
+def flow(home: Path, children: int) -> float:
+    """Returns milliseconds a child with a Prefect task run and an MLflow run each, until both are told."""
+    from prefect import flow as prefect_flow
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    from flows.search import dispatcher
+    from flows.tracking import Tracker
+
+    @prefect_flow(task_runner=ThreadPoolTaskRunner(max_workers=SLOTS))
+    def measured() -> float:
+        place = Home(home)
+        place.make()
+        tracker = Tracker(place, "overhead", None, {})
+        with ExitStack() as stack:
+            ledger = stack.enter_context(Ledger.create(place.search("overhead"), {}))
+            begun = time.perf_counter()
+            stack.enter_context(tracker.running())
+            drive(
+                NSGA2(SPACE.starters(), SPACE.limits.budgets, 0),
+                dispatcher(null),
+                ledger,
+                Budget(candidates=children),
+                SLOTS,
+            )
+        return 1000 * (time.perf_counter() - begun) / children
+
+    return measured()
+
+
+def handover(scratch: Path) -> float:
+    """Returns milliseconds from asking for an isolated process to having its result."""
+    begun = time.perf_counter()
+    isolated(nothing, {"status": "ok"}, scratch / f"{time.monotonic_ns()}.json", 60)
+    return 1000 * (time.perf_counter() - begun)
+
+
+def repeated(measure: Callable[[Path], float], times: int) -> list[float]:
+    """Returns measurements, each in a directory of its own."""
+    values = []
+    for _ in range(times):
+        with tempfile.TemporaryDirectory() as scratch:
+            values.append(measure(Path(scratch)))
+    return values
+
+
+def main() -> None:
+    """Measures and prints a table, and the result as JSON in the last line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="fewer children and repetitions")
+    quick = parser.parse_args().quick
+    assert settings.DEFAULTS
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    children, times = (40, 2) if quick else (200, 5)
+    preload()
+    with tempfile.TemporaryDirectory() as scratch:
+        handover(Path(scratch))  # starts the server and imports torch there
+    figures = {
+        "loop": repeated(lambda d: loop(d / "search", children), times),
+        "handover": repeated(handover, 4 * times),
+        "flow": repeated(lambda d: flow(d, children), times),
+    }
+    for name, values in figures.items():
+        print(
+            f"{name:9} median {statistics.median(values):7.1f} ms a child, {min(values):.1f} to {max(values):.1f}, n = {len(values)}"
+        )
+    middle = {name: statistics.median(values) for name, values in figures.items()}
+    share = (middle["flow"] * SLOTS + middle["handover"]) / (1000 * SECONDS_OF_A_CHILD)
+    print(
+        f"orchestration of {SECONDS_OF_A_CHILD:.0f}-second children on {SLOTS} slots: {share:.1%} of wall time (goal: at most 5 %)"
+    )
+    machine = {
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+    }
+    print("RESULT", json.dumps({"ms_per_child": figures, "share_of_wall": share, "children": children, **machine}))
+
+
+if __name__ == "__main__":
+    main()

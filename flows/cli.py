@@ -1,0 +1,181 @@
+"""The command line: search, resume, show, lineage, export, sync."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from flows.home import BadInput, Home
+
+if TYPE_CHECKING:
+    from flows.config import SearchConfig
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Evolves neural-network architectures whose children inherit what their parents learned.",
+)
+
+HomeOption = Annotated[Path, typer.Option(help="Directory of all searches.", envvar="MORPHOGEN_HOME")]
+HOME = Path("searches")
+
+
+@app.command("search")
+def search_command(
+    config: Annotated[Path | None, typer.Option(help="YAML file; without one, a short search on digits.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the search, instead of the file's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed, instead of the file's.")] = None,
+    home: HomeOption = HOME,
+) -> None:
+    """Run a search; one that exists with the same configuration goes on."""
+    from flows.config import PRESETS, read
+
+    _run(read(config or PRESETS / "digits.yaml", name=name, seed=seed), home)
+
+
+@app.command()
+def resume(
+    name: str,
+    seconds: Annotated[
+        float | None, typer.Option(help="New bound of the whole search's wall clock, in seconds.")
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(help="New bound of the whole search's candidates.")] = None,
+    slots: Annotated[int | None, typer.Option(help="How many children are trained at a time.")] = None,
+    home: HomeOption = HOME,
+) -> None:
+    """Go on with a search where it stopped."""
+    from flows.config import validated
+    from search import Ledger
+
+    with Ledger.read(Home(home).search(name)) as ledger:
+        document = dict(ledger.config)
+    if slots:
+        document["slots"] = {"cpu": slots}
+    bounds = {"seconds": seconds, "candidates": candidates}
+    document["budget"] = {**document["budget"], **{key: bound for key, bound in bounds.items() if bound is not None}}
+    _run(validated(document, name), home)
+
+
+@app.command()
+def show(name: str, home: HomeOption = HOME) -> None:
+    """Show a search's front, best network, costs, failures and gains over the no-op control."""
+    from flows import terminal
+    from search import Ledger
+
+    with Ledger.read(Home(home).search(name)) as ledger:
+        terminal.summary(ledger, terminal.console())
+
+
+@app.command()
+def lineage(
+    name: str,
+    number: Annotated[int | None, typer.Argument(help="Candidate; the best one.")] = None,
+    home: HomeOption = HOME,
+) -> None:
+    """Show a candidate's ancestors with their edits, and write the family tree as an HTML page."""
+    from flows import report, terminal
+    from flows.lineage import page
+    from search import Ledger
+
+    directory = Home(home).search(name)
+    with Ledger.read(directory) as ledger:
+        terminal.console().print(terminal.family(ledger, report.chosen(ledger, name, number)))
+        file = directory / "lineage.html"
+        file.write_text(page(name, ledger.candidates(), ledger.evaluations()))
+    typer.echo(f"Family tree: {file}")
+
+
+@app.command()
+def export(
+    name: str,
+    to: Annotated[Path, typer.Option(help="Directory to make.")],
+    number: Annotated[int | None, typer.Argument(help="Candidate; the best one.")] = None,
+    home: HomeOption = HOME,
+) -> None:
+    """Write a network as weights, genome, PyTorch source and ONNX, each loaded again and compared."""
+    from flows.exporting import exported
+
+    typer.echo(exported(Home(home), name, number, to))
+
+
+@app.command()
+def sync(name: str, home: HomeOption = HOME) -> None:
+    """Send to MLflow what it has not been told of a search."""
+    from flows.config import validated
+    from flows.tracking import Tracker
+    from search import Ledger
+
+    with Ledger.read(Home(home).search(name)) as ledger:
+        config = validated(ledger.config, name)
+    tracker = Tracker(Home(home), name, config.tracking, config.facts())
+    tracker.finish()
+    if left := tracker.lag():
+        raise BadInput(f"MLflow did not take {left} evaluations; they are kept, try again")
+    typer.echo("MLflow holds what the ledger holds")
+
+
+def _run(config: SearchConfig, home: Path) -> None:
+    """Runs the flow and ends with where the result is and what to do with it."""
+    _quiet_prefect()
+    from flows import terminal
+    from flows.search import search
+    from search import Ledger
+
+    place = Home(home)
+    try:
+        result = search(config, home)
+    except KeyboardInterrupt:
+        typer.echo(f"\nStopped; nothing is lost. Go on with: {_command('resume', config.name, home)}")
+        raise typer.Exit(130) from None
+    with Ledger.read(place.search(config.name)) as ledger:
+        terminal.summary(ledger, terminal.console())
+    more = f"{_command('resume', config.name, home)} --seconds {2 * result['seconds']:.0f}"
+    typer.echo(f"Files:    {place.search(config.name)}")
+    typer.echo(f"Lineage:  {_command('lineage', config.name, home)}")
+    typer.echo(f"Export:   {_command('export', config.name, home)} --to exported")
+    typer.echo(f"Resume:   {more}   (doubles the time)")
+    if not config.tracking:
+        typer.echo(
+            f"MLflow:   {Path(sys.argv[0]).parent / 'mlflow'} ui --backend-store-uri {place.tracking_uri}, then open"
+        )
+    typer.echo(f"          {result['address']}")
+    if result["untracked"]:
+        typer.echo(f"MLflow has not heard of {result['untracked']} evaluations: {_command('sync', config.name, home)}")
+
+
+def _quiet_prefect() -> None:
+    """Keeps the progress display free of Prefect's log; whoever sets these variables has it."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
+
+
+def _command(verb: str, name: str, home: Path) -> str:
+    return f"{sys.argv[0]} {verb} {name}" + ("" if home == HOME else f" --home {home}")
+
+
+def main() -> None:
+    """Runs a command; what the user can mend is one line and exit code 2, what can be resumed exit code 75."""
+    _guarded(app)
+
+
+def _guarded(command: Callable[[], Any]) -> None:
+    from genomes import InvalidGenome
+    from search import DiskFull, SearchError
+
+    try:
+        command()
+    except DiskFull as error:
+        _fail(error, 75)
+    except (BadInput, SearchError, InvalidGenome) as error:
+        _fail(error, 2)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    typer.echo(f"morphogen: {error}", err=True)
+    raise SystemExit(code)

@@ -1,0 +1,39 @@
+"""Exporting: a candidate of a search, with its stored weights, as files that stand alone."""
+
+from pathlib import Path
+
+from flows import report
+from flows.assembly import planned
+from flows.config import validated
+from flows.home import BadInput, Home
+from search import Ledger, WeightStore
+
+
+def exported(home: Home, name: str, number: int | None, directory: Path) -> str:
+    """Writes a candidate, by default the best one, into a new directory and says what was written.
+
+    Raises:
+        BadInput: the candidate has no weights, or the directory cannot be used.
+        CorruptWeights: its weights are damaged.
+    """
+    from training.errors import ExportError
+    from training.export import export
+
+    with Ledger.read(home.search(name)) as ledger:
+        config = validated(ledger.config, name)
+        chosen = report.chosen(ledger, name, number)
+        evaluation = ledger.evaluations([chosen]).get(chosen)
+    if evaluation is None or evaluation.weights is None:
+        raise BadInput(f"candidate {chosen} of search {name} has no weights: it failed, or is not trained yet")
+    prepared, _ = planned(config, home)
+    mean, deviation = prepared.normal
+    genome, weights = WeightStore(home.search(name) / "weights").get(evaluation.weights)
+    error = evaluation.objectives["error"]
+    try:
+        done = export(genome, weights, directory, mean=mean, std=deviation, classes=prepared.classes, error=error)
+    except ExportError as failure:
+        raise BadInput(str(failure)) from None
+    return (
+        f"Candidate {chosen} (error {error:.4f}) is in {done.directory}: {done.source.name} differs from the original by "
+        f"{done.source_error:.1e} and {done.onnx.name} by {done.onnx_error:.1e} of the largest output"
+    )

@@ -1,0 +1,83 @@
+// data: the family read from the page, and what follows from it (children, best, front, gains).
+
+const $ = (id) => document.getElementById(id);
+const source = JSON.parse($('family').textContent);
+const members = read(source.columns);
+const byNumber = new Map(members.map((m) => [m.number, m]));
+relate();
+const judged = members.filter((m) => m.status === 'ok' && m.error !== null);
+const ranked = [...judged].sort((a, b) => a.error - b.error || a.parameters - b.parameters || a.number - b.number);
+const best = ranked[0] || null;
+const front = frontOf(ranked);
+const rules = [...new Set(members.flatMap((m) => m.rules))].sort();
+for (const m of front) m.front = true;
+findHeirs();
+findGains();
+
+function read(columns) {
+  const names = Object.keys(columns);
+  return (columns.number || []).map((_, i) => {
+    const m = { index: i, children: [], depth: 0, gain: null, front: false, matches: true };
+    for (const name of names) m[name] = columns[name][i];
+    return m;
+  });
+}
+
+function relate() {
+  for (const m of members) {
+    m.from = m.parents.map((number) => byNumber.get(number)).filter((p) => p && p.number < m.number);
+    m.parent = m.from[0] || null;
+    m.founder = !m.parent;
+    m.failed = m.status !== 'ok' && m.status !== 'pending';
+    if (m.parent) m.depth = m.parent.depth + 1;
+    for (const p of new Set(m.from)) p.children.push(m);
+  }
+}
+
+// The members that no other beats in both error and parameters, smallest last.
+function frontOf(sorted) {
+  let least = Infinity;
+  return sorted.filter((m) => m.parameters !== null && m.parameters < least && ((least = m.parameters), true));
+}
+
+// The heir is the child through which the best descendant is reached; it stays in its parent's row.
+function findHeirs() {
+  for (const m of [...members].reverse()) {
+    const own = m.status === 'ok' && m.error !== null ? m.error : Infinity;
+    const sons = m.children.filter((child) => child.parent === m);
+    m.heir = sons.reduce((a, b) => (a === null || b.reach < a.reach ? b : a), null);
+    m.reach = Math.min(own, m.heir ? m.heir.reach : Infinity);
+  }
+}
+
+// The gain of a child is the error of its parent's continuation without change, minus its own.
+function findGains() {
+  for (const m of judged) {
+    if (m.control || !m.parent) continue;
+    const control = m.parent.children.find((c) => c.control && c.parent === m.parent && c.status === 'ok' && c.error !== null);
+    if (control) [m.gain, m.twinControl] = [control.error - m.error, control];
+  }
+}
+
+function ancestry(m) {
+  const path = [];
+  for (let at = m; at; at = at.parent) path.push(at);
+  return path.reverse();
+}
+
+// The details and the picture of a member, unpacked when they are first asked for.
+const unpacked = new Map();
+const details = async (m) => (await unpack(source.details[Math.floor(m.index / source.block)]))[m.index % source.block];
+async function picture(m) {
+  if (m.picture === null) return null;
+  return (await unpack(source.pictures[Math.floor(m.picture / source.sheet)]))[m.picture % source.sheet];
+}
+
+function unpack(block) {
+  if (!unpacked.has(block)) {
+    const bytes = Uint8Array.from(atob(block), (c) => c.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
+    unpacked.set(block, new Response(stream).json());
+  }
+  return unpacked.get(block);
+}

@@ -1,0 +1,235 @@
+// graph: draws the current view on the canvas. Sizes are those of the screen, so that thousands stay readable.
+
+const canvas = $('canvas');
+const pen = canvas.getContext('2d');
+const camera = { x: 0, y: 0, kx: 1, ky: 1, width: 1, height: 1, radius: 4 };
+const state = { view: 'tree', chosen: null, hovered: null, line: new Set(), bestLine: new Set(), moved: null };
+const calm = matchMedia('(prefers-reduced-motion: reduce)');
+let waiting = false;
+
+function redraw() {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame((now) => {
+    waiting = false;
+    draw(now);
+  });
+}
+
+function resize() {
+  const { width, height } = canvas.getBoundingClientRect();
+  if (!width) return;
+  const ratio = devicePixelRatio || 1;
+  Object.assign(camera, { width, height: height - $('legend').offsetHeight });
+  [canvas.width, canvas.height] = [width * ratio, height * ratio];
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+}
+
+function arrange(name) {
+  const before = state.moved === null && members.length <= 4000 && !calm.matches && state.ready;
+  if (before) for (const m of members) m.was = m.shown ? [m.sx, m.sy] : null;
+  state.view = name;
+  views[name].prepare();
+  for (const m of members) m.place = views[name].at(m);
+  fit();
+  state.moved = before ? performance.now() : null;
+}
+
+function margins() {
+  const view = views[state.view];
+  return { left: view.down ? 62 : 34, right: 40, top: 54, bottom: view.across ? 46 : 34 };
+}
+
+function fit() {
+  const [[left, right], [top, bottom]] = extent(members.map((m) => m.place));
+  const edge = margins();
+  const [w, h] = [camera.width - edge.left - edge.right, camera.height - edge.top - edge.bottom];
+  const [mx, my] = views[state.view].limit;
+  camera.kx = Math.max(Math.min(w / (right - left), mx), 1e-6);
+  camera.ky = Math.max(Math.min(h / (bottom - top), my), 1e-6);
+  camera.x = edge.left + w / 2 - (camera.kx * (left + right)) / 2;
+  camera.y = edge.top + h / 2 - (camera.ky * (top + bottom)) / 2;
+  camera.home = [camera.kx, camera.ky];
+  redraw();
+}
+
+function zoom(factor, x = camera.width / 2, y = camera.height / 2) {
+  const bounded = Math.min(Math.max(factor, (camera.home[0] * 0.4) / camera.kx), (camera.home[0] * 400) / camera.kx);
+  camera.x = x - (x - camera.x) * bounded;
+  camera.y = y - (y - camera.y) * bounded;
+  camera.kx *= bounded;
+  camera.ky *= bounded;
+  redraw();
+}
+
+// Brings a member into sight, if it is not.
+function reveal(m) {
+  if (!m.place) return;
+  const [x, y] = [camera.x + camera.kx * m.place[0], camera.y + camera.ky * m.place[1]];
+  if (x < 40 || x > camera.width - 40) camera.x += camera.width / 2 - x;
+  if (y < 60 || y > camera.height - 40) camera.y += camera.height / 2 - y;
+  redraw();
+}
+
+function project(now) {
+  const t = state.moved === null ? 1 : Math.min((now - state.moved) / 450, 1);
+  const eased = 1 - (1 - t) ** 3;
+  for (const m of members) {
+    m.shown = m.place !== null;
+    if (!m.shown) continue;
+    [m.sx, m.sy] = [camera.x + camera.kx * m.place[0], camera.y + camera.ky * m.place[1]];
+    if (t < 1 && m.was) [m.sx, m.sy] = [m.was[0] + (m.sx - m.was[0]) * eased, m.was[1] + (m.sy - m.was[1]) * eased];
+  }
+  if (t < 1) redraw();
+  else state.moved = null;
+}
+
+function draw(now) {
+  project(now);
+  camera.radius = radiusOf();
+  pen.clearRect(0, 0, canvas.width, canvas.height);
+  drawAxes();
+  if (views[state.view].edges) drawEdges();
+  if (state.view === 'front') drawFront();
+  drawLines();
+  const nodes = members.filter((m) => m.shown && m.sx > -20 && m.sx < camera.width + 20 && m.sy > -20 && m.sy < camera.height + 40);
+  for (const m of nodes) if (!marked(m)) drawNode(m);
+  for (const m of nodes) if (marked(m)) drawNode(m);
+  drawLabels(nodes);
+  if (!state.ready) document.body.dataset.ready = String(members.length);
+  state.ready = true;
+}
+
+const marked = (m) => state.line.has(m) || m === best || m === state.hovered || m === state.chosen;
+
+function radiusOf() {
+  const view = views[state.view];
+  if (view.down) return Math.min(Math.max(2.2 * Math.sqrt(camera.kx / camera.home[0]), members.length > 1200 ? 2.6 : 4), 8);
+  return Math.min(Math.max(Math.min(camera.kx * 0.36, camera.ky * 0.34), 2.1), 9);
+}
+
+function bend(path, a, b) {
+  path.moveTo(a.sx, a.sy);
+  if (views[state.view].down) return path.lineTo(b.sx, b.sy);
+  const turn = Math.min((b.sx - a.sx) * 0.55, 90);
+  return path.bezierCurveTo(a.sx + turn, a.sy, Math.min(a.sx + turn * 0.6, b.sx), b.sy, Math.min(a.sx + turn * 1.8, b.sx), b.sy), path.lineTo(b.sx, b.sy);
+}
+
+function drawEdges() {
+  const [plain, dim, second] = [new Path2D(), new Path2D(), new Path2D()];
+  for (const m of members) {
+    if (m.parent && inSight(m.parent, m)) bend(m.matches ? plain : dim, m.parent, m);
+    if (members.length <= 600) for (const p of m.from.slice(1)) if (p !== m.parent && inSight(p, m)) bend(second, p, m);
+  }
+  const scatter = views[state.view].down;
+  pen.strokeStyle = theme.edge;
+  stroke(dim, 1, 0.22);
+  stroke(plain, camera.radius > 5 ? 1.4 : 1, scatter ? 0.35 : 0.8);
+  pen.setLineDash([3, 4]);
+  stroke(second, 1, scatter ? 0.2 : 0.6);
+  pen.setLineDash([]);
+}
+
+function inSight(a, b) {
+  return Math.max(a.sx, b.sx) > 0 && Math.min(a.sx, b.sx) < camera.width && Math.max(a.sy, b.sy) > 0 && Math.min(a.sy, b.sy) < camera.height;
+}
+
+function stroke(path, width, alpha) {
+  pen.lineWidth = width;
+  pen.globalAlpha = alpha;
+  pen.stroke(path);
+  pen.globalAlpha = 1;
+}
+
+// The ancestry of the selected member, its second parents, and that of the best where another one is selected.
+function drawLines() {
+  const [chosen, top, second] = [new Path2D(), new Path2D(), new Path2D()];
+  for (const m of state.line) {
+    if (m.parent && m.shown && m.parent.shown) bend(chosen, m.parent, m);
+    for (const p of m.from.slice(1)) if (p.shown && m.shown && p !== m.parent) bend(second, p, m);
+  }
+  for (const m of state.bestLine) if (m.parent && m.shown && m.parent.shown && !state.line.has(m)) bend(top, m.parent, m);
+  pen.lineJoin = 'round';
+  pen.strokeStyle = theme.star;
+  stroke(top, cased() ? camera.radius * 2 + 4 : 2.5, 0.75);
+  pen.strokeStyle = theme.accent;
+  stroke(chosen, cased() ? camera.radius * 2 + 5 : 3, 1);
+  pen.setLineDash([3, 4]);
+  stroke(second, 1.5, 0.9);
+  pen.setLineDash([]);
+}
+
+// Where members stand so close that they would cover the line between them, the line is drawn around them.
+const cased = () => views[state.view].edges && !views[state.view].down && camera.kx < camera.radius * 4;
+
+function drawNode(m) {
+  const r = camera.radius + (m === best || m === state.hovered || m === state.chosen ? 2.5 : state.line.has(m) && !cased() ? 1 : 0);
+  pen.globalAlpha = m.matches || m === state.chosen ? 1 : 0.12;
+  pen.fillStyle = pen.strokeStyle = m.colour;
+  if (m === best) return drawStar(m, Math.max(r + 3, 9));
+  if (m.failed) drawCross(m, r * 0.72);
+  else if (m.status === 'pending') drawRing(m, r - 0.75, [2, 2]);
+  else if (m.twin !== null) drawRing(m, r - 0.75, []);
+  else drawSolid(m, r);
+  if (m === state.chosen || m === state.hovered) drawHalo(m, r);
+  pen.globalAlpha = 1;
+}
+
+function drawSolid(m, r) {
+  pen.beginPath();
+  if (m.control) {
+    pen.moveTo(m.sx, m.sy - r * 1.2);
+    for (const [x, y] of [[1.2, 0], [0, 1.2], [-1.2, 0]]) pen.lineTo(m.sx + r * x, m.sy + r * y);
+    pen.closePath();
+  } else pen.arc(m.sx, m.sy, r, 0, 7);
+  pen.fill();
+  if (r < 4) return;
+  pen.strokeStyle = theme.card;
+  pen.lineWidth = 1;
+  pen.stroke();
+}
+
+function drawRing(m, r, dashes) {
+  pen.beginPath();
+  pen.arc(m.sx, m.sy, Math.max(r, 1.2), 0, 7);
+  pen.fillStyle = theme.card;
+  pen.fill();
+  pen.setLineDash(dashes);
+  pen.lineWidth = r > 4 ? 2.2 : 1.4;
+  pen.stroke();
+  pen.setLineDash([]);
+}
+
+function drawCross(m, r) {
+  pen.beginPath();
+  for (const side of [-1, 1]) {
+    pen.moveTo(m.sx - r, m.sy - r * side);
+    pen.lineTo(m.sx + r, m.sy + r * side);
+  }
+  pen.lineWidth = r > 4 ? 2.2 : 1.4;
+  pen.stroke();
+}
+
+function drawHalo(m, r) {
+  pen.beginPath();
+  pen.arc(m.sx, m.sy, r + 3, 0, 7);
+  pen.strokeStyle = m === state.chosen ? theme.accent : theme.soft;
+  pen.lineWidth = 2;
+  pen.stroke();
+}
+
+function drawStar(m, r) {
+  pen.beginPath();
+  for (let k = 0; k < 10; k++) {
+    const [angle, size] = [(k * Math.PI) / 5 - Math.PI / 2, k % 2 ? r * 0.46 : r];
+    pen.lineTo(m.sx + size * Math.cos(angle), m.sy + size * Math.sin(angle));
+  }
+  pen.closePath();
+  pen.fillStyle = theme.star;
+  pen.strokeStyle = theme.card;
+  pen.lineWidth = 3;
+  pen.stroke();
+  pen.fill();
+  if (m === state.chosen || m === state.hovered) drawHalo(m, r - 1);
+  pen.globalAlpha = 1;
+}

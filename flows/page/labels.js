@@ -1,0 +1,137 @@
+// labels: axes, the front's line, and the words beside members and edges where there is room for them.
+
+const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif';
+
+function write(text, x, y, colour, align = 'left') {
+  pen.textAlign = align;
+  pen.lineWidth = 3.5;
+  pen.lineJoin = 'round';
+  pen.strokeStyle = theme.card;
+  pen.strokeText(text, x, y);
+  pen.fillStyle = colour;
+  pen.fillText(text, x, y);
+}
+
+function drawAxes() {
+  const view = views[state.view];
+  pen.font = FONT;
+  pen.textBaseline = 'middle';
+  if (view.down) drawDown(view.down);
+  if (view.across) drawAcross(view.across, Boolean(view.down));
+  if (!view.across) drawGenerations();
+}
+
+function line(x1, y1, x2, y2) {
+  pen.strokeStyle = theme.line;
+  pen.lineWidth = 1;
+  pen.beginPath();
+  pen.moveTo(x1, y1);
+  pen.lineTo(x2, y2);
+  pen.stroke();
+}
+
+function drawDown(axis) {
+  const edge = margins();
+  const [top, bottom] = [edge.top - 24, camera.height - edge.bottom + 14];
+  const at = (y) => (y - camera.y) / camera.ky;
+  for (const [place, value] of ticks(at(top), at(bottom), axis, camera.height / 90)) {
+    const y = camera.y + camera.ky * place;
+    if (state.view === 'progress' && place > (worst + strip) / 2) continue;
+    line(edge.left - 10, y, camera.width, y);
+    write(show.error(Number(value.toPrecision(6))), edge.left - 16, y, theme.soft, 'right');
+  }
+  write(axis.name, 14, 24, theme.soft);
+  const y = camera.y + camera.ky * strip;
+  if (state.view === 'progress' && members.some((m) => m.failed)) write('failed', edge.left - 16, y, theme.soft, 'right');
+}
+
+function drawAcross(axis, rules) {
+  const edge = margins();
+  const y = camera.height - 18;
+  const at = (x) => (x - camera.x) / camera.kx;
+  const right = camera.width - 96;
+  for (const [place, value] of ticks(at(edge.left - 12), at(right), axis, camera.width / 130)) {
+    const x = camera.x + camera.kx * place;
+    if (rules) line(x, edge.top - 24, x, y - 12);
+    else line(x, y - 14, x, y - 10);
+    write(axis.log ? show.count(Number(value.toPrecision(6))) : value.toLocaleString('en'), x, y, theme.soft, 'center');
+  }
+  write(axis.name, camera.width - 14, y, theme.soft, 'right');
+}
+
+function drawGenerations() {
+  const deepest = members.reduce((depth, m) => Math.max(depth, m.depth), 0);
+  const every = [1, 2, 5, 10, 20, 50, 100].find((step) => step * camera.kx > 44) || 200;
+  write('generation', 14, 24, theme.soft);
+  for (let depth = 0; depth <= deepest; depth += every) {
+    const x = camera.x + camera.kx * depth;
+    if (x < 90 || x > camera.width - 170) continue;
+    line(x, 36, x, camera.height - 8);
+    write(String(depth), x, 24, theme.soft, 'center');
+  }
+}
+
+function drawFront() {
+  const points = [...front].reverse().filter((m) => m.shown);
+  if (!points.length) return;
+  const path = new Path2D();
+  points.forEach((m, i) => {
+    if (i) path.lineTo(m.sx, points[i - 1].sy);
+    else path.moveTo(m.sx, Math.min(m.sy, 44));
+    path.lineTo(m.sx, m.sy);
+  });
+  path.lineTo(camera.width, points[points.length - 1].sy);
+  pen.strokeStyle = theme.star;
+  stroke(path, 2, 0.9);
+}
+
+// Words are written where they meet no other words, the most important members first.
+function drawLabels(nodes) {
+  const taken = [];
+  const weight = (m) => (m === state.chosen ? 4 : m === state.hovered ? 4 : m === best ? 3 : 0) + (state.line.has(m) ? 1 : 0) + (state.view === 'front' && m.front ? 2 : 0);
+  const roomy = camera.radius > 6.5 || views[state.view].down;
+  const wanted = nodes.filter((m) => m.matches && (weight(m) > (roomy ? 0 : 1) || camera.radius > 6.5)).sort((a, b) => weight(b) - weight(a));
+  for (const m of wanted.slice(0, 500)) label(m, taken, weight(m));
+  if (views[state.view].edges && !views[state.view].down && camera.ky > 20 && !stacked()) for (const m of nodes) edgeLabel(m, taken);
+}
+
+function label(m, taken, weight) {
+  const words = camera.radius > 6.5 || weight > 1 ? `${m.number}${m.error !== null ? `  ${show.error(m.error)}` : ''}` : String(m.number);
+  const width = pen.measureText(words).width;
+  const y = m.sy + camera.radius + (m === best ? 17 : 12);
+  const box = [m.sx - width / 2 - 4, y - 7, m.sx + width / 2 + 4, y + 7];
+  if (weight < 4 && crowded(box, taken, m)) return;
+  taken.push(box);
+  write(words, m.sx, y, weight ? theme.ink : theme.soft, 'center');
+  if (stacked()) editBelow(m, y + 15, taken);
+}
+
+// Edits stand on the edges where these are long enough, else below the child where the rows are far enough apart.
+const stacked = () => views[state.view].edges && !views[state.view].down && camera.ky > 56 && camera.kx < 130;
+
+function editBelow(m, y, taken) {
+  if (m.founder) return;
+  const words = m.control ? 'no-op' : m.rules.join(' + ');
+  const width = pen.measureText(words).width;
+  const box = [m.sx - width / 2 - 3, y - 7, m.sx + width / 2 + 3, y + 7];
+  if (width > camera.kx * 1.25 || crowded(box, taken)) return;
+  taken.push(box);
+  write(words, m.sx, y, state.line.has(m) ? theme.accent : theme.soft, 'center');
+}
+
+function crowded(box, taken) {
+  return taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1]);
+}
+
+function edgeLabel(m, taken) {
+  if (!m.parent || !m.parent.shown || !m.matches || !m.rules.length) return;
+  const room = m.sx - Math.max(m.parent.sx + 34, m.sx - 150) - camera.radius - 8;
+  const words = m.rules.join(' + ');
+  const width = pen.measureText(words).width;
+  if (width > room) return;
+  const x = m.sx - camera.radius - 9;
+  const box = [x - width, m.sy - 15, x, m.sy - 2];
+  if (crowded(box, taken)) return;
+  taken.push(box);
+  write(words, x, m.sy - 8, state.line.has(m) ? theme.accent : theme.soft, 'right');
+}

@@ -1,0 +1,44 @@
+"""Lock: one process at a time runs a search; the system gives the lock back when that process dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+from typing import IO
+
+from search.errors import SearchLocked, UnreadableLedger
+
+FILE = "lock"
+
+
+def locked(directory: Path) -> IO[str]:
+    """Takes the lock of a search; closing the returned file gives it back.
+
+    Raises:
+        SearchLocked: another process has it; the message names that one.
+        UnreadableLedger: the directory cannot be written.
+    """
+    try:
+        lock = (directory / FILE).open("a+")
+    except OSError as error:
+        raise UnreadableLedger(f"{directory} must be a writable directory: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = _owner(lock)
+        lock.close()
+        raise SearchLocked(
+            f"search {directory.name} must be run by one process at a time and is being run by {owner}: "
+            "wait for it or stop it"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+    lock.flush()
+    return lock
+
+
+def _owner(lock: IO[str]) -> str:
+    lock.seek(0)
+    return lock.read().strip() or "another process"

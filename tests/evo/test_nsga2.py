@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from statistics import mean
+
+import pytest
+
+from evo import NSGA2, AgingEvolution, AgingSettings, NSGA2Settings
+from genomes import Genome
+from strategies import RandomSearch
+from tests.strategies.contract import LIMITS, STARTERS, VARIED, Game
+
+AXES = ("error", "parameters")
+
+
+def volume(game: Game) -> float:
+    """Returns the dominated area below error 1 and the limit of parameters."""
+    assert LIMITS.parameters
+    area, height = 0.0, 1.0
+    for error, parameters in sorted(tuple(e.objectives[axis] for axis in AXES) for e in game.told.values()):
+        width = parameters / LIMITS.parameters
+        if width < height:  # by rising error, each smaller network adds the strip that the last one left free
+            area += (1 - error) * (height - width)
+            height = width
+    return area
+
+
+@dataclass(frozen=True)
+class Starters:
+    """A space of the starters alone, so that random search begins where evolution does."""
+
+    def sample(self, rng: random.Random) -> Genome:
+        return rng.choice(STARTERS)
+
+
+def test_it_covers_more_volume_than_random_search_and_than_the_same_edits_without_selection() -> None:
+    seeds, drift = range(5), AgingSettings(population=80, tournament=1)
+    selecting = mean(volume(Game(NSGA2(STARTERS, LIMITS, seed, variation=VARIED)).play(80)) for seed in seeds)
+    drifting = mean(volume(Game(AgingEvolution(STARTERS, LIMITS, seed, drift, VARIED)).play(80)) for seed in seeds)
+    drawn = mean(volume(Game(RandomSearch(Starters(), LIMITS, seed)).play(80)) for seed in seeds)
+    assert selecting > 1.1 * drawn
+    assert selecting > 1.1 * drifting
+
+
+def test_the_front_survives() -> None:
+    strategy = NSGA2(STARTERS, LIMITS, 1, NSGA2Settings(population=40), VARIED)
+    game = Game(strategy).play(60)
+    values = {number: tuple(e.objectives[axis] for axis in AXES) for number, e in game.told.items()}
+    front = {v for v in values.values() if not any(w != v and w[0] <= v[0] and w[1] <= v[1] for w in values.values())}
+    assert len(front) > 2
+    assert front <= {values[member.number] for member in strategy.survivors}
+    assert len(strategy.survivors) == 40
+
+
+def test_parents_are_survivors() -> None:
+    strategy = NSGA2(STARTERS, LIMITS, 2, NSGA2Settings(population=4), VARIED)
+    game = Game(strategy)
+    for _ in range(40):
+        before = {member.number for member in strategy.survivors}
+        (candidate,) = game.ask()
+        assert set(candidate.parents) <= before
+        game.land()
+
+
+def test_the_order_of_telling_equals_does_not_change_who_survives() -> None:
+    def survivors(order: list[int]) -> list[int]:
+        strategy = NSGA2(STARTERS, LIMITS, 3, NSGA2Settings(population=3, founders=8))
+        game = Game(strategy)
+        game.ask(8)
+        for number in order:
+            evaluation = game.evaluate(game.asked[number], {})
+            flat = type(evaluation)(number, "ok", {"error": 0.5, "parameters": 10.0}, weights=evaluation.weights)
+            strategy.tell(game.asked[number], flat)
+        return sorted(member.number for member in strategy.survivors)
+
+    assert survivors(list(range(8))) == survivors([5, 2, 7, 0, 1, 6, 4, 3])
+
+
+@pytest.mark.parametrize("wrong", [{"population": 1}, {"founders": 0}, {"objectives": ()}])
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="population of 2 or more"):
+        NSGA2Settings(**wrong)  # type: ignore[arg-type]

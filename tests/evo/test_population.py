@@ -1,0 +1,68 @@
+"""Founders, controls and exhaustion, in every strategy that evolves."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from evo import NSGA2, AgingEvolution, VariationSettings
+from genomes import Genome, Limits, Module, cost, equivalent
+from genomes.operations import Flatten, Input, Linear, Output
+from tests.strategies.contract import EVOLVING, LIMITS, STARTERS, STRATEGIES, Game, Make, failed, flaky
+
+each = pytest.mark.parametrize("make", [STRATEGIES[name] for name in EVOLVING], ids=EVOLVING)
+
+
+def smallest() -> Genome:
+    """Returns a linear classifier: no morphism applies but those that add to it."""
+    nodes = {"x": Input(0, (1, 4, 4)), "flat": Flatten(), "head": Linear(2), "out": Output()}
+    return Genome.of({"net": Module.of(nodes, [("x", "flat"), ("flat", "head"), ("head", "out")])})
+
+
+@each
+def test_the_second_child_of_a_parent_is_its_no_op_control(make: Make) -> None:
+    game, children = Game(make(1), flaky).play(70), Counter[int]()
+    for candidate in game.asked:
+        for parent in candidate.parents:
+            children[parent] += 1
+            assert candidate.control == (children[parent] == 2)
+    assert max(children.values()) > 2
+
+
+@each
+def test_controls_enter_the_population_as_ordinary_members(make: Make) -> None:
+    game = Game(make(2)).play(70)
+    controls = {candidate.number for candidate in game.asked if candidate.control}
+    assert any(set(candidate.parents) & controls for candidate in game.asked)
+
+
+@pytest.mark.parametrize("strategy", [AgingEvolution, NSGA2])
+def test_founders_are_the_starters_once_each_and_then_new_mutants_of_them(
+    strategy: type[AgingEvolution | NSGA2],
+) -> None:
+    game = Game(strategy(STARTERS, LIMITS, 3), lambda candidate, _: failed(candidate)).play(12)
+    genomes = [candidate.genome for candidate in game.asked]
+    assert tuple(genomes[: len(STARTERS)]) == STARTERS
+    for number, genome in enumerate(genomes):
+        assert not any(equivalent(genome, other) for other in genomes[:number])
+
+
+@pytest.mark.parametrize("strategy", [AgingEvolution, NSGA2])
+def test_an_exhausted_space_ends_the_search_instead_of_repeating_itself(
+    strategy: type[AgingEvolution | NSGA2],
+) -> None:
+    genome = smallest()
+    limits = Limits(parameters=cost(genome).parameters)
+    searching = strategy([genome], limits, 4, variation=VariationSettings(disruptions=0.0))
+    game = Game(searching).play(50)
+    assert [candidate.number for candidate in game.asked] == list(range(len(game.asked)))
+    assert 1 <= len(game.asked) < 50
+    assert game.ask(3) == game.ask(3) == []
+
+
+@pytest.mark.parametrize("strategy", [AgingEvolution, NSGA2])
+def test_a_child_is_known_by_its_function_at_its_parent_s_age(strategy: type[AgingEvolution | NSGA2]) -> None:
+    game = Game(strategy(STARTERS[-1:], LIMITS, 5)).play(60)
+    for child, parent in game.children():
+        assert child.control or not equivalent(child.genome, parent.genome), "inlining alone is no new network"

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from evo import DISRUPTIONS, VariationSettings
+from evo.variation import Barren, toolbox
+from genomes import Genome, Limits, check, cost
+from morphism import CATALOGUE
+from tests.strategies.contract import LIMITS, STARTERS
+
+MORPHISMS = {morphism.name for morphism in CATALOGUE}
+DISRUPTED = {disruption.name for disruption in DISRUPTIONS}
+
+
+def anything(_: Genome) -> bool:
+    return True
+
+
+def rules(settings: VariationSettings, draws: int = 60) -> Counter[str]:
+    box, found = toolbox(settings, LIMITS), Counter[str]()
+    for seed in range(draws):
+        edits = box.mutate(STARTERS[seed % len(STARTERS)], anything, random.Random(seed))
+        assert 1 <= len(edits) <= settings.edits
+        found.update(edit.rule for edit in edits)
+    return found
+
+
+def test_edits_lead_from_the_genome_to_the_last_of_them_within_the_limits() -> None:
+    limits, box = Limits(parameters=cost(STARTERS[0]).parameters + 300), toolbox(VariationSettings(), Limits())
+    box = toolbox(VariationSettings(edits=3), limits)
+    for seed in range(30):
+        for edit in box.mutate(STARTERS[0], anything, random.Random(seed)):
+            check(edit.genome, limits)
+
+
+def test_without_disruptions_every_edit_is_a_morphism_and_every_one_occurs() -> None:
+    found = rules(VariationSettings(disruptions=0.0, edits=3), draws=200)
+    assert set(found) == MORPHISMS
+
+
+def test_with_disruptions_only_every_one_occurs() -> None:
+    found = rules(VariationSettings(disruptions=1.0, edits=3), draws=200)
+    assert set(found) == DISRUPTED
+
+
+def test_disruptions_are_as_frequent_as_asked() -> None:
+    found = rules(VariationSettings(disruptions=0.3, edits=1), draws=300)
+    share = sum(found[rule] for rule in DISRUPTED) / found.total()
+    assert 0.2 < share < 0.4
+
+
+def test_only_fresh_genomes_come_out() -> None:
+    asked: list[Genome] = []
+
+    def tenth(genome: Genome) -> bool:
+        asked.append(genome)
+        return len(asked) % 10 == 0
+
+    edits = toolbox(VariationSettings(), LIMITS).mutate(STARTERS[0], tenth, random.Random(0))
+    assert edits[-1].genome == asked[9]
+
+
+def test_it_gives_up_where_nothing_is_fresh_or_within_the_limits() -> None:
+    with pytest.raises(Barren):
+        toolbox(VariationSettings(), LIMITS).mutate(STARTERS[0], lambda _: False, random.Random(0))
+    with pytest.raises(Barren, match="20 tries"):
+        toolbox(VariationSettings(), Limits(parameters=1)).mutate(STARTERS[0], anything, random.Random(0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"disruptions": 1.5}, "disruptions must be a chance"),
+        ({"edits": 0}, "edits must be in"),
+        ({"edits": 9}, "edits"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VariationSettings(**wrong)  # type: ignore[arg-type]

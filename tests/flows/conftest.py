@@ -1,0 +1,39 @@
+"""One Prefect server for all tests of the flows; each test has its own home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import settings  # noqa: F401  before prefect is imported
+
+FAST = {
+    "name": "tiny",
+    "fidelity": {"examples": 256},
+    "budget": {"candidates": 7},
+    "space": {"parameters": 30_000, "macs": 2_000_000},
+}
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings(quick):
+        yield
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "searches"
+
+
+def config(**changes: Any) -> Any:
+    from flows.config import SearchConfig
+
+    return SearchConfig.model_validate({**FAST, **changes})

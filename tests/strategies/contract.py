@@ -1,0 +1,123 @@
+"""What the tests of all strategies share: the strategies, a toy evaluator, and a search in memory.
+
+A new strategy joins every test of `tests/strategies` by one line in `STRATEGIES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from evo import NSGA2, AgingEvolution, AgingSettings, NSGA2Settings, VariationSettings
+from genomes import Genome, cost, expand
+from genomes.operations import GELU, Concat
+from genomes.spaces.residual import ResidualSpace
+from search import Candidate, Evaluation, Status, Strategy
+from strategies import RandomSearch
+
+SPACE = ResidualSpace((1, 16, 16), 4)
+LIMITS = SPACE.limits.budgets
+STARTERS = SPACE.starters()
+VARIED = VariationSettings(disruptions=0.4, edits=3)
+FAILURES: tuple[Status, ...] = ("build_error", "non_finite", "over_budget", "killed", "timeout", "out_of_memory")
+
+Make = Callable[[int], Strategy]
+Evaluate = Callable[[Candidate, Mapping[int, Evaluation]], Evaluation]
+
+STRATEGIES: dict[str, Make] = {
+    "aging": lambda seed: AgingEvolution(STARTERS, LIMITS, seed, variation=VARIED),
+    "aging of two, from one starter": lambda seed: AgingEvolution(
+        STARTERS[:1], LIMITS, seed, AgingSettings(population=2, tournament=1, founders=3)
+    ),
+    "nsga2": lambda seed: NSGA2(STARTERS, LIMITS, seed, variation=VARIED),
+    "nsga2 with three objectives": lambda seed: NSGA2(
+        STARTERS, LIMITS, seed, NSGA2Settings(population=6, objectives=("error", "parameters", "macs"))
+    ),
+    "random": lambda seed: RandomSearch(SPACE, LIMITS, seed),
+}
+EVOLVING = [name for name in STRATEGIES if name != "random"]
+
+
+def toy(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
+    """Returns an evaluation that rewards GELUs and joins: no member of the space has any, edits have to find them."""
+    spent, age = cost(candidate.genome), 0.0
+    if candidate.parents:
+        age = parents[candidate.parents[0]].cost["lineage_examples"]
+    return Evaluation(
+        candidate.number,
+        "ok",
+        {"error": 1 / (1 + merit(candidate.genome)), "parameters": spent.parameters, "macs": spent.macs},
+        {"examples": 100.0, "lineage_examples": 100.0 + age},
+        weights=hashlib.sha256(f"{candidate.number}".encode()).hexdigest(),
+    )
+
+
+def merit(genome: Genome) -> int:
+    """Returns how many GELUs and joins a genome has."""
+    return sum(isinstance(primitive.operation, (GELU, Concat)) for primitive in expand(genome).primitives.values())
+
+
+def flaky(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
+    """Returns a failure for every third candidate, of every kind in turn."""
+    if candidate.number % 3:
+        return toy(candidate, parents)
+    return failed(candidate, FAILURES[candidate.number // 3 % len(FAILURES)])
+
+
+def failed(candidate: Candidate, status: Status = "build_error") -> Evaluation:
+    """Returns a failure."""
+    return Evaluation(candidate.number, status, reason="as the test wants it")
+
+
+@dataclass
+class Game:
+    """A search in memory: what was asked and told so far, in one sequence."""
+
+    strategy: Strategy
+    evaluate: Evaluate = toy
+    order: random.Random = field(default_factory=lambda: random.Random(0))
+    asked: list[Candidate] = field(default_factory=list)
+    told: dict[int, Evaluation] = field(default_factory=dict)
+    events: list[tuple[Candidate, Evaluation | None]] = field(default_factory=list)
+    flying: list[Candidate] = field(default_factory=list)
+
+    def ask(self, n: int = 1) -> list[Candidate]:
+        """Asks for candidates, which are in flight then."""
+        found = list(self.strategy.ask(n))
+        for candidate in found:
+            assert all(self.told[parent].ok and self.told[parent].weights for parent in candidate.parents)
+            self.events.append((candidate, None))
+        self.asked += found
+        self.flying += found
+        return found
+
+    def land(self) -> None:
+        """Tells the result of any one of the candidates in flight."""
+        candidate = self.flying.pop(self.order.randrange(len(self.flying)))
+        self.told[candidate.number] = self.evaluate(candidate, self.told)
+        self.events.append((candidate, self.told[candidate.number]))
+        self.strategy.tell(candidate, self.told[candidate.number])
+
+    def play(self, count: int, slots: int = 3) -> Game:
+        """Evaluates `count` candidates in all, `slots` at a time, landing in any order; stops if none is proposed."""
+        while len(self.asked) < count or self.flying:
+            if len(self.asked) < count and len(self.flying) < slots and self.ask():
+                continue
+            if not self.flying:
+                break
+            self.land()
+        return self
+
+    def children(self) -> Iterator[tuple[Candidate, Candidate]]:
+        """Yields the candidates that have a parent, with it."""
+        for candidate in self.asked:
+            for parent in candidate.parents:
+                yield candidate, self.asked[parent]
+
+
+def identity(candidate: Candidate) -> tuple[object, ...]:
+    """Returns what two equal proposals have in common."""
+    edits = tuple(edit.digest for edit in candidate.edits)
+    return candidate.number, candidate.genome.digest, candidate.parents, edits, candidate.fidelity

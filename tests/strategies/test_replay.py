@@ -1,0 +1,64 @@
+"""Every strategy, killed at each event and resumed, proposes and ends identically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search import Budget, Evaluation, Ledger, Progress, Strategy, drive
+from tests.doubles import ToyEvaluator, in_turn
+from tests.strategies.contract import STRATEGIES, Make, identity
+
+BUDGET = Budget(candidates=12)
+EVALUATOR = ToyEvaluator(failures={1: "build_error", 4: "timeout", 7: "non_finite", 8: "killed"})
+Ending = list[tuple[tuple[object, ...], Evaluation | None]]
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def run(directory: Path, strategy: Strategy, kill_at: int = 10**9) -> int:
+    """Drives a search and returns its number of events; dies at event `kill_at`, counted from 1."""
+    events = 0
+
+    def watch(_: Progress) -> None:
+        nonlocal events
+        events += 1
+        if events == kill_at:
+            raise Killed
+
+    with Ledger.create(directory, {"name": directory.name}) as ledger:
+        drive(strategy, in_turn(EVALUATOR), ledger, BUDGET, slots=2, watch=watch)
+    return events
+
+
+def ending(directory: Path) -> Ending:
+    with Ledger.read(directory) as ledger:
+        return [(identity(candidate), evaluation) for candidate, evaluation in ledger.events()]
+
+
+@pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES)
+def test_killed_at_each_event_and_resumed_it_ends_identically(make: Make, tmp_path: Path) -> None:
+    events = run(tmp_path / "undisturbed", make(1))
+    expected = ending(tmp_path / "undisturbed")
+    assert len(expected) == 24
+    for kill_at in range(1, events + 1):
+        directory = tmp_path / f"killed-{kill_at}"
+        with pytest.raises(Killed):
+            run(directory, make(1), kill_at)
+        run(directory, make(1))
+        assert ending(directory) == expected, f"killed at event {kill_at}"
+
+
+@pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES)
+def test_killed_again_and_again_it_ends_identically(make: Make, tmp_path: Path) -> None:
+    run(tmp_path / "undisturbed", make(2))
+    for _ in range(100):
+        try:
+            run(tmp_path / "killed", make(2), kill_at=4)
+            break
+        except Killed:
+            continue
+    assert ending(tmp_path / "killed") == ending(tmp_path / "undisturbed")

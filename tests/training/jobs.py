@@ -1,0 +1,88 @@
+"""What isolated children run in the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.errors import BuildError, DataError, NonFinite
+
+
+def value(number: int) -> dict[str, Any]:
+    return {"doubled": 2 * number}
+
+
+def surroundings() -> dict[str, Any]:
+    return {
+        "threads": torch.get_num_threads(),
+        "openmp": os.environ.get("OMP_NUM_THREADS"),
+        "leader": os.getpgid(0) == os.getpid(),
+        "main": getattr(sys.modules["__main__"], "__file__", None),
+    }
+
+
+def first_step() -> dict[str, Any]:
+    """Returns the large packages that the first optimiser step imports."""
+    before = set(sys.modules)
+    weight = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight], 0.1, 0.9, nesterov=True)
+    weight.sum().backward()
+    optimizer.step()
+    return {"imported": sorted(name for name in set(sys.modules) - before if name.startswith("torch._"))}
+
+
+def killed() -> dict[str, Any]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def killed_after_landing(result: str) -> dict[str, Any]:
+    whole = '{"status": "ok", "seconds": 1.0, "reason": "", "value": {}}'
+    Path(result).write_text(whole)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def crashed() -> dict[str, Any]:
+    os._exit(3)
+
+
+def hanging(children: int = 0) -> dict[str, Any]:
+    for _ in range(children):
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    time.sleep(600)
+    return {}
+
+
+def leaving_a_thread_and_a_process() -> dict[str, Any]:
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    return {"left": process.pid}
+
+
+FAILURES = {
+    "memory": MemoryError(),
+    "tensor": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    "non_finite": NonFinite("the loss must be finite"),
+    "build": BuildError("weights must fit"),
+    "bug": ZeroDivisionError("division by zero"),
+    "disk": OSError(28, "No space left on device"),
+    "file": FileNotFoundError(2, "No such file"),
+    "data": DataError("removed"),
+}
+
+
+def failing(kind: str) -> dict[str, Any]:
+    raise FAILURES[kind]
+
+
+def allocating() -> dict[str, Any]:
+    return {"size": torch.empty(2**55, dtype=torch.uint8).numel()}

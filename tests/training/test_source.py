@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from genomes import Genome, Module, check, expand
+from genomes import operations as ops
+from genomes.spaces.residual import ResidualSpace
+from morphism.interpreter import run
+from training.source import RESERVED, batched, names, source
+
+IMAGES = (3, 12, 12)
+# loads each folder's network.py and weights, and writes its outputs; imports what a user without Morphogen has
+RUN = """
+import importlib.util, sys, torch
+from pathlib import Path
+from safetensors.torch import load_file, save_file
+for folder in sys.argv[1:]:
+    spec = importlib.util.spec_from_file_location("network", Path(folder, "network.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.load()
+    with torch.inference_mode():
+        save_file({"logits": network(load_file(Path(folder, "images"))["images"])}, Path(folder, "logits"))
+    Path(folder, "keys").write_text("\\n".join(sorted(network.state_dict())))
+assert not {"genomes", "morphism", "training"} & set(sys.modules)
+"""
+
+
+def chained(*operations: ops.Operation, start: ops.Input | None = None, prefix: str = "n") -> Module:
+    ids = ["x", *(f"{prefix}{k}" for k in range(len(operations))), "y"]
+    nodes = dict(zip(ids, [start or ops.Input(), *operations, ops.Output()], strict=True))
+    return Module.of(nodes, list(pairwise(ids)))
+
+
+def zoo() -> Genome:
+    """Returns a genome with every kind of operation, and modules called with the same and with other shapes."""
+    gate = Module.of(
+        {"a": ops.Input(0), "b": ops.Input(1), "pool": ops.GlobalPool(), "squash": ops.Sigmoid(),
+        "mul": ops.Mul(), "y": ops.Output()},
+        [("b", "pool"), ("pool", "squash"), ("a", "mul", 0), ("squash", "mul", 1), ("mul", "y")],
+    )  # fmt: skip
+    block = chained(ops.Conv.same(8, 3, groups=2, bias=True), ops.BatchNorm(1e-3), ops.GELU(), ops.Scale())
+    outer = chained(ops.Call("block"), ops.Identity(), ops.Call("block"), ops.Dropout(0.25))
+    net = {
+        "image": ops.Input(0, IMAGES), "stem": ops.Conv(8, 3, 2, 2, 2), "norm": ops.BatchNorm(), "relu": ops.ReLU(),
+        "first": ops.Call("outer"), "second": ops.Call("block"), "gated": ops.Call("gate"), "silu": ops.SiLU(),
+        "max": ops.MaxPool(3, 1, 1), "avg": ops.AvgPool(3, 1, 1), "add": ops.Add(), "mean": ops.Mean(),
+        "concat": ops.Concat(),
+        "wide": ops.Conv.same(8, 1), "deep": ops.Conv.same(8, 3, groups=8), "wider": ops.Call("outer"),
+        "halved": ops.MaxPool(),
+        "small": ops.Call("block"), "global": ops.GlobalPool(), "flatten": ops.Flatten(), "scale": ops.Scale(),
+        "vector_norm": ops.BatchNorm(), "hidden": ops.Linear(6, bias=False), "twice": ops.Mul(),
+        "linear": ops.Linear(5), "y": ops.Output(),
+    }  # fmt: skip
+    edges = [
+        ("image", "stem"), ("stem", "norm"), ("norm", "relu"), ("relu", "first"), ("relu", "second"),
+        ("first", "gated", 0), ("second", "gated", 1), ("gated", "silu"), ("silu", "max"), ("silu", "avg"),
+        ("max", "add", 0), ("avg", "add", 1), ("silu", "add", 2), ("add", "mean", 0), ("relu", "mean", 1),
+        ("mean", "concat", 0),
+        ("stem", "concat", 1), ("concat", "wide"), ("wide", "deep"), ("deep", "wider"), ("wider", "halved"),
+        ("halved", "small"),
+        ("small", "global"), ("global", "flatten"), ("flatten", "scale"), ("scale", "vector_norm"),
+        ("vector_norm", "hidden"),
+        ("hidden", "twice", 0), ("hidden", "twice", 1), ("twice", "linear"), ("linear", "y"),
+    ]  # fmt: skip
+    return Genome.of({"net": Module.of(net, edges), "gate": gate, "block": block, "outer": outer})
+
+
+def hostile() -> Genome:
+    """Returns a genome whose names mean something in Python, in torch or in the source itself, or are very long."""
+    long = "a" * 48
+    modules = {
+        "none": chained(ops.Conv.same(3, 1), prefix="class"),
+        "network": chained(ops.Call("none"), prefix="forward"),
+        "scale": chained(ops.Scale(), prefix="torch"),
+        "tensor": chained(ops.Call("scale"), ops.Call("network")),
+        "value_error": chained(ops.Dropout()),
+        "b" * 48: chained(ops.Conv(3, 5, 2, 2, 2, 3), ops.MaxPool(3, 1, 1)),
+    }
+    nodes: dict[str, ops.Operation] = {
+        "self": ops.Input(0, IMAGES), "class": ops.Call("none"), "forward": ops.Call("network"),
+        "train": ops.Call("tensor"),
+        "train_": ops.Call("value_error"), "torch": ops.Conv.same(3, 3), "half": ops.ReLU(),
+        f"{long[:-2]}_1": ops.Call("b" * 48),
+        long: ops.AvgPool(3, 1, 1), f"{long[:-1]}c": ops.Concat(), f"{long[:-1]}d": ops.Add(),
+        f"{long[:-1]}e": ops.Mean(),
+        f"{long[:-1]}f": ops.Mul(), f"{long[:-1]}g": ops.BatchNorm(), "lambda": ops.GlobalPool(), "nn": ops.Flatten(),
+        "import": ops.Linear(4), "return": ops.Output(),
+    }  # fmt: skip
+    line = ["self", "class", "forward", "train", "train_", "torch", "half", f"{long[:-2]}_1", long]
+    after = [f"{long[:-1]}c", f"{long[:-1]}g", "lambda", "nn", "import", "return"]
+    joins = [f"{long[:-1]}d", f"{long[:-1]}e", f"{long[:-1]}f"]
+    edges = [
+        *((a, b, 0) for a, b in pairwise(line)),
+        *((a, b, 0) for a, b in pairwise(after)),
+        *((long, join, 0) for join in joins),
+        *((f"{long[:-2]}_1", join, port) for join in joins for port in (1, 2)),
+        *((join, f"{long[:-1]}c", port) for port, join in enumerate(joins)),
+    ]
+    return Genome.of({"net": Module.of(nodes, edges), **modules})
+
+
+def messy(genome: Genome, seed: int) -> dict[str, Tensor]:
+    """Returns weights whose norms have statistics and affine parameters far from their defaults."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, shape in sorted(expand(genome).tensor_shapes().items()):
+        drawn = torch.randn(shape, generator=generator)
+        if name.endswith("running_var"):
+            drawn = drawn.square() + 0.3
+        elif len(shape) > 1:
+            drawn = drawn * (2 / drawn[0].numel()) ** 0.5
+        weights[name] = drawn
+    return weights
+
+
+def corpus() -> dict[str, Genome]:
+    space, rng = ResidualSpace((1, 8, 8), 10), random.Random(3)
+    starters = {f"starter_{k}": genome for k, genome in enumerate(space.starters())}
+    return {"zoo": zoo(), "hostile": hostile(), **starters, **{f"sample_{k}": space.sample(rng) for k in range(4)}}
+
+
+def written(genome: Genome, folder: Path, weights: Mapping[str, Tensor]) -> str:
+    made = source(genome, 0.25, 0.5, "weights.safetensors")
+    folder.mkdir()
+    (folder / "network.py").write_text(made.text)
+    tensors = {made.keys[name]: tensor for name, tensor in weights.items()}
+    norms = [key.removesuffix("running_mean") for key in tensors if key.endswith("running_mean")]
+    save_file(
+        {**tensors, **{f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}}, folder / "weights.safetensors"
+    )
+    return made.text
+
+
+@pytest.fixture(scope="module")
+def genomes() -> dict[str, Genome]:
+    return corpus()
+
+
+@pytest.fixture(scope="module")
+def folder(genomes: dict[str, Genome], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with one folder a genome: its source, weights, probes, and the outputs of the source."""
+    folder = tmp_path_factory.mktemp("sources")
+    for seed, (name, genome) in enumerate(genomes.items()):
+        check(genome)
+        written(genome, folder / name, messy(genome, seed))
+        shape = expand(genome).shape(genome[genome.root].inputs[0])
+        save_file(
+            {"images": torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed))}, folder / name / "images"
+        )
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    command = [sys.executable, "-I", "-B", "-c", RUN, *(str(folder / name) for name in genomes)]
+    ended = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+def test_the_zoo_holds_every_kind_of_operation() -> None:
+    used = {op.kind for _, module in zoo().modules for _, op in module.nodes}
+    assert used == set(ops.OPERATIONS)
+
+
+def test_sources_compute_what_their_genomes_compute_without_morphogen(genomes: dict[str, Genome], folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    for seed, (name, genome) in enumerate(genomes.items()):
+        images = load_file(folder / name / "images")["images"]
+        wanted = run(genome, messy(genome, seed), images)
+        found = load_file(folder / name / "logits")["logits"]
+        assert wanted.abs().max() > 1e-3, name
+        assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-5, name
+
+
+def test_tensors_are_named_as_in_the_state_dict(folder: Path, genomes: dict[str, Genome]) -> None:
+    from safetensors import safe_open
+
+    for name in genomes:
+        with safe_open(folder / name / "weights.safetensors", "pt") as file:
+            assert sorted(file.keys()) == (folder / name / "keys").read_text().splitlines()
+
+
+def test_sources_are_formatted_and_lint_clean(folder: Path) -> None:
+    files = [str(file) for file in folder.glob("*/network.py")]
+    for arguments in (["format", "--diff"], ["check", "--select", "E4,E7,E9,F,I,B"]):
+        ended = subprocess.run(
+            [sys.executable, "-m", "ruff", *arguments, "--isolated", "--no-cache", *files],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_equal_genomes_give_equal_text() -> None:
+    copy = Genome.from_json(zoo().to_json())
+    assert source(copy, 0.25, 0.5, "w") == source(zoo(), 0.25, 0.5, "w")
+
+
+def test_a_module_is_one_class_for_each_set_of_shapes() -> None:
+    text = source(zoo(), 0.0, 1.0, "w").text
+    assert text.count("class Block(nn.Module):") == 1
+    assert text.count("class Block_2(nn.Module):") == 1  # called with another extent
+    assert text.count("class Outer(nn.Module):") == 1  # called twice with one
+    assert "self.first = Outer()" in text
+    assert "self.wider = Outer()" in text
+    assert "class Block_3" not in text
+
+
+def test_lines_carry_the_shapes_of_their_values() -> None:
+    text = source(zoo(), 0.0, 1.0, "w").text
+    assert "stem = self.stem(image)  # [N, 8, 6, 6]" in text
+    assert "self.stem = nn.Conv2d(" in text
+    assert "linear = self.linear(twice)  # [N, 5]" in text
+
+
+def test_dropout_rates_are_kept() -> None:
+    assert "= nn.Dropout(0.25)" in source(zoo(), 0.0, 1.0, "w").text
+
+
+def test_names_that_mean_something_else_are_changed_and_stay_apart() -> None:
+    table = names(hostile()["net"])
+    assert len(set(table.values())) == len(table)
+    assert not set(table.values()) & RESERVED
+    assert table["train"] == "train__"  # train_ is another node
+    assert table["train_"] == "train_"
+    assert table["lambda"] == "lambda_"
+
+
+def test_mean_and_deviation_are_numbers_in_the_source() -> None:
+    text = source(zoo(), 0.1307, 0.3081, "w").text
+    assert "MEAN = 0.1307\nSTD = 0.3081\n" in text
+
+
+def test_a_shape_is_written_with_its_batch() -> None:
+    assert batched((3, 32, 32)) == "[N, 3, 32, 32]"
