@@ -26,12 +26,13 @@ from typing import Any
 from flows import settings
 
 # isort: split
+from training.isolation import isolated, preload
+
 from evo import NSGA2
 from flows.home import Home
 from genomes import cost
 from genomes.spaces.residual import ResidualSpace
 from search import Budget, Candidate, Done, Evaluation, Ledger, drive
-from training.isolation import isolated, preload
 
 SECONDS_OF_A_CHILD = 10.0
 SLOTS = 2
@@ -47,7 +48,7 @@ def null(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
         "parameters": counted.parameters,
         "macs": counted.macs,
     }
-    spent = {"seconds": 0.0, "examples": 1.0, "macs": 0.0, "lineage_examples": before + 1}
+    spent = {"seconds": 0.0, "examples": 1.0, "train_macs": 0.0, "lineage_examples": before + 1}
     curve = tuple({"examples": point, "loss": 1.0} for point in range(8))
     return Evaluation(candidate.number, "ok", numbers, spent, curve, weights="0" * 64)
 

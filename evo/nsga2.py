@@ -79,10 +79,10 @@ class NSGA2:
     def _selected(self, rng: random.Random) -> Individual:
         with seeded(rng):
             one, other = tools.selRandom(self.survivors, 2)
-        return _winner(one, other)
+        return winner(one, other)
 
 
-def _winner(one: Individual, other: Individual) -> Individual:
+def winner(one: Individual, other: Individual) -> Individual:
     """Returns the one that dominates, else the less crowded, else the earlier; `selTournamentDCD` would flip a coin."""
     if one.fitness.dominates(other.fitness):
         return one

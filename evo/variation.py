@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from deap import base
 
 from evo.disruption import DISRUPTIONS
-from genomes import Genome, InvalidGenome, Limits, check
+from genomes import Genome, InvalidGenome, Limits, check, cost
 from morphism import CATALOGUE, Edit, Inapplicable, Morphism
 
 TRIES = 20  # of chains of edits, for one child
@@ -92,7 +92,14 @@ def _edit(genome: Genome, rng: random.Random, settings: VariationSettings, limit
         return None
     try:
         edit = kind.plan(genome, rng.choice(sites), rng)
-        check(edit.genome, limits)
+        if not _affordable(edit.genome, limits):  # what most draws fail near the limits, and the cheaper question
+            return None
+        check(edit.genome)
     except (Inapplicable, InvalidGenome):
         return None
     return edit
+
+
+def _affordable(genome: Genome, limits: Limits) -> bool:
+    counts = asdict(cost(genome))
+    return all(limit is None or counts[name] <= limit for name, limit in asdict(limits).items())

@@ -16,7 +16,7 @@ def exported(home: Home, name: str, number: int | None, directory: Path) -> str:
         BadInput: the candidate has no weights, or the directory cannot be used.
         CorruptWeights: its weights are damaged.
     """
-    from training.errors import ExportError
+    from training.errors import TrainingError
     from training.export import export
 
     with Ledger.read(home.search(name)) as ledger:
@@ -31,7 +31,7 @@ def exported(home: Home, name: str, number: int | None, directory: Path) -> str:
     error = evaluation.objectives["error"]
     try:
         done = export(genome, weights, directory, mean=mean, std=deviation, classes=prepared.classes, error=error)
-    except ExportError as failure:
+    except TrainingError as failure:
         raise BadInput(str(failure)) from None
     return (
         f"Candidate {chosen} (error {error:.4f}) is in {done.directory}: {done.source.name} differs from the original by "

@@ -36,9 +36,12 @@ SCRIPTS = (
 )  # in the order of their needs
 BLOCK = 64  # candidates whose details are unpacked together
 SHEET = 16  # pictures that are unpacked together; neighbours are alike, so they deflate well
-PICTURES = 400  # at most, since drawing takes time
-PICTURE_CHARACTERS = 3_000_000  # at most, deflated, of a page that is to stay below 5 MB
+PICTURES = 1000  # at most, since drawing takes time
+CHARACTERS = 4_500_000  # of the page, beyond which no picture is added
 CURVE_POINTS = 48  # of a learning curve, at most; a chart a few hundred pixels wide shows no more
+
+OBJECTIVES = ("error", "parameters", "macs")
+COSTS = ("seconds", "examples", "lineage_seconds", "lineage_examples")
 
 Draw = Callable[[Genome], str]
 # Controls and the marks that reorder text, which would let a name forge what stands around it.
@@ -71,26 +74,26 @@ def page(
         title: the search's name.
         candidates: by number.
         evaluations: by number; those that are missing are shown as pending.
-        draw: makes a genome's picture, an SVG; that of `genomes.drawing` by default. The best candidate's ancestors, the
-            front, the best and the newest come first; those beyond `PICTURES` or `PICTURE_CHARACTERS` go without.
+        draw: makes a genome's picture, an SVG; that of `genomes.drawing` by default. The best candidate's ancestors,
+            the front, the best and the newest come first; those beyond `PICTURES` or `CHARACTERS` go without.
     """
     told = family(candidates, evaluations)
-    sheets, places = _pictures(candidates, _importance(told["members"]), draw or _default_draw())
     columns = {name: [member[name] for member in told["members"]] for name in told["members"][0]} if candidates else {}
     document = {
         "title": _visible(title),
-        "columns": {**columns, "picture": [places.get(number) for number in sorted(candidates)]},
+        "columns": columns,
         "block": BLOCK,
         "details": [_pack(block) for block in _blocks(told["details"], BLOCK)],
         "sheet": SHEET,
-        "pictures": sheets,
+        "pictures": [],
     }
-    return _assemble(document)
+    room = CHARACTERS - len(_assemble(document))
+    sheets, places = _pictures(candidates, _importance(told["members"]), draw or _default_draw(), room)
+    columns["picture"] = [places.get(number) for number in sorted(candidates)]
+    return _assemble({**document, "pictures": sheets})
 
 
 def _member(candidate: Candidate, evaluation: Evaluation) -> dict[str, Any]:
-    known = {**evaluation.objectives, **evaluation.cost}
-    names = ("error", "parameters", "macs", "seconds", "examples", "lineage_seconds", "lineage_examples")
     return {
         "number": candidate.number,
         "status": evaluation.status,
@@ -98,7 +101,8 @@ def _member(candidate: Candidate, evaluation: Evaluation) -> dict[str, Any]:
         "control": int(candidate.control),
         "twin": evaluation.twin,
         "rules": [_visible(edit.rule) for edit in candidate.edits],
-        **{name: _short(known.get(name)) for name in names},
+        **{name: _short(evaluation.objectives.get(name)) for name in OBJECTIVES},
+        **{name: _short(evaluation.cost.get(name)) for name in COSTS},
     }
 
 
@@ -168,9 +172,9 @@ def _default_draw() -> Draw:
 
 
 def _pictures(
-    candidates: Mapping[int, Candidate], order: Iterable[int], draw: Draw
+    candidates: Mapping[int, Candidate], order: Iterable[int], draw: Draw, room: int
 ) -> tuple[list[str], dict[int, int]]:
-    """Returns the packed sheets of pictures, and for each candidate that has one its place in them."""
+    """Returns the packed sheets of pictures, until `room` characters are full, and each drawn candidate's place."""
     drawn: dict[str, int] = {}
     sheets: list[str] = []
     sheet: list[str] = []
@@ -183,7 +187,7 @@ def _pictures(
         if len(sheet) == SHEET:
             sheets.append(_pack(sheet))
             sheet = []
-        if len(drawn) >= PICTURES or sum(map(len, sheets)) >= PICTURE_CHARACTERS:
+        if len(drawn) >= PICTURES or sum(map(len, sheets)) >= room:
             break
     sheets += [_pack(sheet)] if sheet else []
     return sheets, {n: drawn[c.genome.digest] for n, c in candidates.items() if c.genome.digest in drawn}
@@ -191,7 +195,7 @@ def _pictures(
 
 def _picture(genome: Genome, draw: Draw) -> str | None:
     try:
-        return draw(genome)
+        return draw(genome).encode("utf-8", "replace").decode()  # half a surrogate is not text for a browser
     except InvalidGenome:  # a candidate that failed because it cannot be built cannot be drawn either
         return None
 

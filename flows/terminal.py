@@ -139,9 +139,10 @@ def _gains(candidates: dict[int, Candidate], evaluations: dict[int, Evaluation],
         return
     by_edit: dict[str, list[float]] = {}
     for number, gain in gains.items():
-        by_edit.setdefault(report.edits(candidates[number]), []).append(gain)
+        for rule in {edit.rule for edit in candidates[number].edits}:
+            by_edit.setdefault(rule, []).append(gain)
     table = Table(
-        title="Gain in error over the no-op control (positive: better than the parent trained on)",
+        title="Gain over the no-op control, which is the parent trained on as long (children with this edit)",
         title_justify="left",
         title_style="bold",
     )

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -30,6 +29,19 @@ from search import Candidate, Evaluation, Ledger
 SECONDS_BETWEEN_DRAINS = 2.0
 SECONDS_BETWEEN_PAGES = 20.0
 log = logging.getLogger("morphogen.tracking")
+
+# A shared view as the MLflow UI stores it, in a tag of the experiment: metric columns are off without one.
+VIEW = "children"
+COLUMNS = ("error", "parameters", "macs", "seconds", "lineage_examples")
+VIEW_STATE = {
+    "searchFilter": "tags.`morphogen.kind` = 'child'",
+    "orderByKey": "metrics.`error`",
+    "orderByAsc": True,
+    "selectedColumns": [
+        *(f"metrics.`{column}`" for column in COLUMNS),
+        *(f"tags.`morphogen.{column}`" for column in ("parents", "edits", "status")),
+    ],
+}
 assert DEFAULTS  # imported first, for its effect on MLflow's settings
 
 
@@ -175,7 +187,7 @@ class Tracker:
         tags = {
             "mlflow.parentRunId": self.run,
             "mlflow.note.content": " · ".join(
-                [report.edits(candidate), *(self._link(n, r) for n, r in parents.items())]
+                [report.edits(candidate), *(f"child of {self._link(n, r)}" for n, r in parents.items())]
             ),
             **report.tags(self.name, candidate, evaluation),
         }
@@ -200,17 +212,12 @@ class Tracker:
         return str(run)
 
     def _link(self, number: int, run: str) -> str:
-        return f"[{number}](#/experiments/{self.experiment}/runs/{run})"
+        return f"[{number}](#/experiments/{self.experiment}/runs/{run}?workflowType=machine_learning)"
 
     def address(self) -> str:
         """Returns the deep link of the table of children, best first; for a file, under `mlflow ui`'s usual address."""
         server = self.uri if self.uri and self.uri.startswith("http") else "http://127.0.0.1:5000"
-        query = quote("tags.`morphogen.kind` = 'child'")
-        order = quote("metrics.`error`")
-        return (
-            f"{server}/#/experiments/{self.experiment}/runs?workflowType=machine_learning&searchFilter={query}"
-            f"&orderByKey={order}&orderByAsc=true"
-        )
+        return f"{server}/#/experiments/{self.experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
 
 
 def shown(home: Home, name: str, uri: str | None) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ no edge can cross a box.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -65,13 +65,20 @@ def layout(expansion: Expansion) -> Layout:
     graph.add_edges_from(edges)
     layers = {box: layer for layer, found in enumerate(nx.topological_generations(graph)) for box in found}
     tracks = {track[0]: track for track in _tracks(graph, layers)}
-    rows = _first_fit({start: [layers[box] for box in track] for start, track in tracks.items()})
+    rows = _first_fit([(start, [layers[box] for box in track], count()) for start, track in tracks.items()])
     columns = {box: _sided(rows[start]) for start, track in tracks.items() for box in track}
-    long = {source for source, target in edges if layers[target] > layers[source] + 1}
     plan = Layout(boxes, edges, layers, columns, {})
-    spans = [(source, plan.lane_layers(source)) for source in sorted(long, key=lambda box: layers[box])]
-    lanes = _first_fit(dict(sorted(spans, key=lambda item: len(item[1]))))
-    return replace(plan, lanes={source: _sided(lane + 1) for source, lane in lanes.items()})
+    long = {source for source, target in edges if layers[target] > layers[source] + 1}
+    spans = [(box, plan.lane_layers(box), _lane_rows(columns[box])) for box in sorted(long, key=layers.__getitem__)]
+    lanes = _first_fit(sorted(spans, key=lambda span: (len(span[1]), abs(columns[span[0]]))))
+    return replace(plan, lanes={source: _sided(row) for source, row in lanes.items()})
+
+
+def _lane_rows(column: int) -> Iterator[int]:
+    """Returns the lanes for a box as rows, nearest first: those on its own side of the middle column."""
+    if column == 0:
+        return count(1)
+    return count(1, 2) if column > 0 else count(2, 2)
 
 
 def _folded(expansion: Expansion) -> tuple[dict[str, tuple[Primitive, ...]], dict[tuple[str, str], int]]:
@@ -112,15 +119,13 @@ def _tracks(graph: nx.DiGraph[str], layers: Mapping[str, int]) -> list[list[str]
     return tracks
 
 
-def _first_fit(spans: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Returns for each span of layers the first row that is still free there."""
-    taken: list[set[int]] = []
+def _first_fit(spans: Iterable[tuple[str, Sequence[int], Iterator[int]]]) -> dict[str, int]:
+    """Returns for each name the first of its rows that is free in all of its layers."""
+    taken: dict[int, set[int]] = {}
     found = {}
-    for name, layers in spans.items():
-        wanted = set(layers)
-        row = next(r for r in count() if r == len(taken) or taken[r].isdisjoint(wanted))
-        taken[row:] = [taken[row] | wanted if row < len(taken) else wanted, *taken[row + 1 :]]
-        found[name] = row
+    for name, layers, rows in spans:
+        found[name] = next(row for row in rows if taken.setdefault(row, set()).isdisjoint(layers))
+        taken[found[name]].update(layers)
     return found
 
 

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 from search import records
 from search.errors import ConfigMismatch, DiskFull, NewerSchema, SearchLocked, SearchMissing, UnreadableLedger
@@ -36,7 +36,7 @@ class Ledger(View):
         config: the search's configuration, as JSON values.
     """
 
-    def __init__(self, directory: Path, lock: IO[str] | None) -> None:
+    def __init__(self, directory: Path, lock: BinaryIO | None) -> None:
         """Opens the file, for writing if a lock is given; `create`, `open` and `read` are the ways in."""
         self.directory, self._lock, self._epoch = directory, lock, 0
         # Never "rwc": a file that is not there must not be made, empty, by whoever only looks.

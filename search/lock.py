@@ -6,22 +6,25 @@ import fcntl
 import os
 import socket
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 from search.errors import SearchLocked, UnreadableLedger
+from search.files import room
 
 FILE = "lock"
 
 
-def locked(directory: Path) -> IO[str]:
+def locked(directory: Path) -> BinaryIO:
     """Takes the lock of a search; closing the returned file gives it back.
 
     Raises:
         SearchLocked: another process has it; the message names that one.
         UnreadableLedger: the directory cannot be written.
+        DiskFull: there is no room to write down who has it.
     """
     try:
-        lock = (directory / FILE).open("a+")
+        # Unbuffered, since closing a buffered file on a full disk fails again.
+        lock = cast("BinaryIO", (directory / FILE).open("a+b", buffering=0))
     except OSError as error:
         raise UnreadableLedger(f"{directory} must be a writable directory: {error.strerror}") from None
     try:
@@ -33,12 +36,16 @@ def locked(directory: Path) -> IO[str]:
             f"search {directory.name} must be run by one process at a time and is being run by {owner}: "
             "wait for it or stop it"
         ) from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-    lock.flush()
+    try:
+        with room(str(directory)):
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except BaseException:
+        lock.close()
+        raise
     return lock
 
 
-def _owner(lock: IO[str]) -> str:
+def _owner(lock: BinaryIO) -> str:
     lock.seek(0)
-    return lock.read().strip() or "another process"
+    return lock.read().decode(errors="replace").strip() or "another process"

@@ -221,7 +221,7 @@ class _Loop:
         """Returns the twin's evaluation under the candidate's number; weights fit only the very same genome."""
         first = self.evaluations[twin]
         same = self.candidates[twin].genome == candidate.genome
-        cost = {**first.cost, "seconds": 0.0, "examples": 0.0, "macs": 0.0}
+        cost = {name: value if name.startswith("lineage_") else 0.0 for name, value in first.cost.items()}
         return replace(
             first,
             number=candidate.number,

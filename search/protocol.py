@@ -69,8 +69,8 @@ class Evaluation:
         number: the candidate's.
         status: `ok`, or the kind of failure.
         objectives: numbers to minimise by name (`error`, `parameters`, `macs`, …); finite; empty unless `ok`.
-        cost: what it took by name: own `seconds`, `examples`, `macs`, and the same along the whole ancestry as
-            `lineage_seconds`, `lineage_examples`, `lineage_macs`.
+        cost: what it took by name: own `seconds`, `examples`, `train_macs` (forward and backward), and the same along
+            the whole ancestry as `lineage_seconds`, `lineage_examples`, `lineage_train_macs`.
         curve: one mapping for each point of the learning curve (`examples`, `loss`, …).
         weights: the digest of the trained tensors in the weight store; None if there are none.
         reason: why it failed, in one line.

@@ -153,7 +153,8 @@ def _write(parts: Mapping[str, Labelled], file: Path) -> None:
         save_file(tensors, partial, {"facts": json.dumps(facts)})
         partial.rename(file)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        if file.parent.is_dir():
+            partial.unlink(missing_ok=True)
         raise DataError(f"{file} could not be written: {error}") from None
 
 

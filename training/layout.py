@@ -11,7 +11,7 @@ Call = tuple[str, Sequence[str]]  # what is called, with which arguments
 
 
 def call(target: str, called: Call, comment: str = "") -> list[str]:
-    """Returns `target = called(…)` on one line if it fits, else with the arguments on a line of their own or on several."""
+    """Returns `target = called(…)` on one line if it fits, else with the arguments on lines of their own."""
     head, arguments = called
     line = f"{BODY}{target} = {head}({', '.join(arguments)}){comment}"
     if len(line) <= WIDTH:

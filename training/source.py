@@ -45,8 +45,9 @@ def source(genome: Genome, mean: float, std: float, weights: str) -> Source:
         weights: the name of the file that `load` reads unless told otherwise, next to the source.
 
     Raises:
-        InvalidGenome: the genome does not expand.
+        InvalidGenome: the genome does not expand, or a name is not one that JSON may hold.
     """
+    genome = Genome.from_json(genome.to_json())  # refuses names that are more than names
     writer, root = _Writer(genome), genome[genome.root]
     writer.define(genome.root, "", "Network")
     used = {type(primitive.operation) for primitive in writer.expansion.primitives.values()}
@@ -63,14 +64,8 @@ def source(genome: Genome, mean: float, std: float, weights: str) -> Source:
 
 
 def names(module: Module) -> dict[str, str]:
-    """Returns the Python name of each node of a module: its id, with `_` added until it means nothing else."""
-    table = {node: node for node in module.operations if node not in RESERVED}
-    for node in sorted(set(module.operations) - set(table)):
-        name = node
-        while name in RESERVED or name in table.values():
-            name += "_"
-        table[node] = name
-    return table
+    """Returns the Python name of each node of a module: its id, with a `_` behind it (no id has one) if it is taken."""
+    return {node: f"{node}_" if node in RESERVED else node for node in module.operations}
 
 
 def batched(shape: ops.Shape) -> str:

@@ -166,6 +166,8 @@ def _own(spec: DataSpec) -> Raw:
     sys.path.append(folder)
     try:
         function = getattr(importlib.import_module(module), name)
+        if not callable(function):
+            raise AttributeError(f"{name} is no function")
     except (ImportError, AttributeError, ValueError) as error:
         raise DataError(
             f"data.name {spec.name!r} must name a function that can be imported ({error}): install its package, or set "

@@ -131,7 +131,7 @@ def evaluate(job: Job, file: str, directory: str) -> dict[str, Any]:
     return {
         "objectives": {"error": judged, **asdict(counted)},
         # a backward pass takes twice the MACs of a forward pass
-        "cost": {"examples": shown, "macs": 3 * counted.macs * shown},
+        "cost": {"examples": shown, "train_macs": 3 * counted.macs * shown},
         "curve": [*curve[:-1], {**curve[-1], "validation_error": judged}],
         "weights": _stored(store, genome, network),
         "certificates": [certificate.to_json() for certificate in certificates],
@@ -181,7 +181,7 @@ def _evaluation(number: int, outcome: Outcome, parent: Evaluation | None) -> Eva
 
 def _with_ancestry(own: Mapping[str, float], parent: Evaluation | None) -> dict[str, float]:
     """Adds what the ancestors cost, since an inherited child would be nothing without it."""
-    spent = {name: float(own.get(name, 0.0)) for name in ("seconds", "examples", "macs")}
+    spent = {name: float(own.get(name, 0.0)) for name in ("seconds", "examples", "train_macs")}
     before = parent.cost if parent else {}
     return {**spent, **{f"lineage_{name}": value + before.get(f"lineage_{name}", 0.0) for name, value in spent.items()}}
 

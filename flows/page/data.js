@@ -1,5 +1,8 @@
 // data: the family read from the page, and what follows from it (children, best, front, gains).
 
+addEventListener('error', (event) => (document.body.dataset.error = event.message));
+addEventListener('unhandledrejection', (event) => (document.body.dataset.error = String(event.reason)));
+
 const $ = (id) => document.getElementById(id);
 const source = JSON.parse($('family').textContent);
 const members = read(source.columns);

@@ -37,7 +37,7 @@ function arrange(name) {
 
 function margins() {
   const view = views[state.view];
-  return { left: view.down ? 62 : 34, right: 40, top: 54, bottom: view.across ? 46 : 34 };
+  return { left: view.down ? 62 : 34, right: 40, top: 54, bottom: view.down ? 66 : view.across ? 46 : 34 };
 }
 
 function fit() {
@@ -50,15 +50,21 @@ function fit() {
   camera.x = edge.left + w / 2 - (camera.kx * (left + right)) / 2;
   camera.y = edge.top + h / 2 - (camera.ky * (top + bottom)) / 2;
   camera.home = [camera.kx, camera.ky];
+  camera.moved = false;
   redraw();
 }
 
 function zoom(factor, x = camera.width / 2, y = camera.height / 2) {
-  const bounded = Math.min(Math.max(factor, (camera.home[0] * 0.4) / camera.kx), (camera.home[0] * 400) / camera.kx);
-  camera.x = x - (x - camera.x) * bounded;
-  camera.y = y - (y - camera.y) * bounded;
-  camera.kx *= bounded;
-  camera.ky *= bounded;
+  const most = views[state.view].closest || camera.home.map((k) => k * 400);
+  const [fx, fy] = [camera.kx, camera.ky].map((k, i) => {
+    const [least, greatest] = [camera.home[i] * 0.4, Math.max(most[i], camera.home[i])];
+    return Math.min(Math.max(factor, least / k), greatest / k);
+  });
+  camera.x = x - (x - camera.x) * fx;
+  camera.y = y - (y - camera.y) * fy;
+  camera.kx *= fx;
+  camera.ky *= fy;
+  camera.moved = true;
   redraw();
 }
 
@@ -85,6 +91,7 @@ function project(now) {
 }
 
 function draw(now) {
+  if (!camera.home) return; // the table is shown first
   project(now);
   camera.radius = radiusOf();
   pen.clearRect(0, 0, canvas.width, canvas.height);
@@ -104,7 +111,10 @@ const marked = (m) => state.line.has(m) || m === best || m === state.hovered || 
 
 function radiusOf() {
   const view = views[state.view];
-  if (view.down) return Math.min(Math.max(2.2 * Math.sqrt(camera.kx / camera.home[0]), members.length > 1200 ? 2.6 : 4), 8);
+  if (view.across) {
+    const room = Math.sqrt((camera.width * camera.height) / Math.max(members.length, 1)) * 0.1;
+    return Math.min(Math.max(room, 2.3) * Math.sqrt(Math.max(camera.kx / camera.home[0], 1)), 8);
+  }
   return Math.min(Math.max(Math.min(camera.kx * 0.36, camera.ky * 0.34), 2.1), 9);
 }
 
@@ -117,11 +127,11 @@ function bend(path, a, b) {
 
 function drawEdges() {
   const [plain, dim, second] = [new Path2D(), new Path2D(), new Path2D()];
+  const scatter = views[state.view].down;
   for (const m of members) {
-    if (m.parent && inSight(m.parent, m)) bend(m.matches ? plain : dim, m.parent, m);
+    if (m.parent && inSight(m.parent, m) && !(scatter && m.failed)) bend(m.matches ? plain : dim, m.parent, m);
     if (members.length <= 600) for (const p of m.from.slice(1)) if (p !== m.parent && inSight(p, m)) bend(second, p, m);
   }
-  const scatter = views[state.view].down;
   pen.strokeStyle = theme.edge;
   stroke(dim, 1, 0.22);
   stroke(plain, camera.radius > 5 ? 1.4 : 1, scatter ? 0.35 : 0.8);
@@ -150,21 +160,27 @@ function drawLines() {
   }
   for (const m of state.bestLine) if (m.parent && m.shown && m.parent.shown && !state.line.has(m)) bend(top, m.parent, m);
   pen.lineJoin = 'round';
-  pen.strokeStyle = theme.star;
-  stroke(top, cased() ? camera.radius * 2 + 4 : 2.5, 0.75);
-  pen.strokeStyle = theme.accent;
-  stroke(chosen, cased() ? camera.radius * 2 + 5 : 3, 1);
+  strokeLine(top, theme.star);
+  strokeLine(chosen, theme.accent);
   pen.setLineDash([3, 4]);
-  stroke(second, 1.5, 0.9);
+  stroke(second, 1.3, state.view === 'front' ? 0.3 : 0.65);
   pen.setLineDash([]);
 }
 
-// Where members stand so close that they would cover the line between them, the line is drawn around them.
-const cased = () => views[state.view].edges && !views[state.view].down && camera.kx < camera.radius * 4;
+// Where members stand so close that they would cover the line between them, it is drawn around them.
+const cased = () => state.view === 'tree' && camera.kx < camera.radius * 4;
+
+function strokeLine(path, colour) {
+  pen.strokeStyle = colour;
+  if (!cased()) return stroke(path, state.view === 'front' ? 1.4 : 3, state.view === 'front' ? 0.5 : 1);
+  stroke(path, camera.radius * 2 + 7, 1);
+  pen.strokeStyle = theme.wash;
+  return stroke(path, camera.radius * 2 + 4, 1);
+}
 
 function drawNode(m) {
-  const r = camera.radius + (m === best || m === state.hovered || m === state.chosen ? 2.5 : state.line.has(m) && !cased() ? 1 : 0);
-  pen.globalAlpha = m.matches || m === state.chosen ? 1 : 0.12;
+  const r = camera.radius + (m === best || m === state.hovered || m === state.chosen ? 2.5 : state.line.has(m) && !cased() && state.view !== 'front' ? 1 : 0);
+  pen.globalAlpha = !m.matches && m !== state.chosen ? 0.12 : state.view === 'front' && !m.front && !marked(m) ? 0.5 : 1;
   pen.fillStyle = pen.strokeStyle = m.colour;
   if (m === best) return drawStar(m, Math.max(r + 3, 9));
   if (m.failed) drawCross(m, r * 0.72);

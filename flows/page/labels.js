@@ -32,13 +32,13 @@ function line(x1, y1, x2, y2) {
 
 function drawDown(axis) {
   const edge = margins();
-  const [top, bottom] = [edge.top - 24, camera.height - edge.bottom + 14];
-  const at = (y) => (y - camera.y) / camera.ky;
-  for (const [place, value] of ticks(at(top), at(bottom), axis, camera.height / 90)) {
-    const y = camera.y + camera.ky * place;
-    if (state.view === 'progress' && place > (worst + strip) / 2) continue;
+  const [top, bottom] = [edge.top - 24, camera.height - 34];
+  const at = (y) => (camera.y - y) / camera.ky;
+  for (const [place, value] of ticks(at(bottom), at(top), axis, camera.height / 90)) {
+    const y = camera.y - camera.ky * place;
+    if (state.view === 'progress' && -place < (worst + strip) / 2) continue;
     line(edge.left - 10, y, camera.width, y);
-    write(show.error(Number(value.toPrecision(6))), edge.left - 16, y, theme.soft, 'right');
+    write(String(Number(value.toPrecision(4))), edge.left - 16, y, theme.soft, 'right');
   }
   write(axis.name, 14, 24, theme.soft);
   const y = camera.y + camera.ky * strip;
@@ -77,19 +77,19 @@ function drawFront() {
   const path = new Path2D();
   points.forEach((m, i) => {
     if (i) path.lineTo(m.sx, points[i - 1].sy);
-    else path.moveTo(m.sx, Math.min(m.sy, 44));
+    else path.moveTo(m.sx, 34);
     path.lineTo(m.sx, m.sy);
   });
   path.lineTo(camera.width, points[points.length - 1].sy);
   pen.strokeStyle = theme.star;
-  stroke(path, 2, 0.9);
+  stroke(path, 2.5, 1);
 }
 
 // Words are written where they meet no other words, the most important members first.
 function drawLabels(nodes) {
   const taken = [];
   const weight = (m) => (m === state.chosen ? 4 : m === state.hovered ? 4 : m === best ? 3 : 0) + (state.line.has(m) ? 1 : 0) + (state.view === 'front' && m.front ? 2 : 0);
-  const roomy = camera.radius > 6.5 || views[state.view].down;
+  const roomy = camera.radius > 6.5 || (state.view === 'progress' && members.length < 150);
   const wanted = nodes.filter((m) => m.matches && (weight(m) > (roomy ? 0 : 1) || camera.radius > 6.5)).sort((a, b) => weight(b) - weight(a));
   for (const m of wanted.slice(0, 500)) label(m, taken, weight(m));
   if (views[state.view].edges && !views[state.view].down && camera.ky > 20 && !stacked()) for (const m of nodes) edgeLabel(m, taken);
@@ -111,7 +111,7 @@ const stacked = () => views[state.view].edges && !views[state.view].down && came
 
 function editBelow(m, y, taken) {
   if (m.founder) return;
-  const words = m.control ? 'no-op' : m.rules.join(' + ');
+  const words = show.brief(m);
   const width = pen.measureText(words).width;
   const box = [m.sx - width / 2 - 3, y - 7, m.sx + width / 2 + 3, y + 7];
   if (width > camera.kx * 1.25 || crowded(box, taken)) return;
@@ -124,11 +124,11 @@ function crowded(box, taken) {
 }
 
 function edgeLabel(m, taken) {
-  if (!m.parent || !m.parent.shown || !m.matches || !m.rules.length) return;
+  if (!m.parent || !m.parent.shown || !m.matches) return;
   const room = m.sx - Math.max(m.parent.sx + 34, m.sx - 150) - camera.radius - 8;
-  const words = m.rules.join(' + ');
+  const words = [m.rules.join(' + '), show.brief(m)].find((text) => text && pen.measureText(text).width <= room);
+  if (!words) return;
   const width = pen.measureText(words).width;
-  if (width > room) return;
   const x = m.sx - camera.radius - 9;
   const box = [x - width, m.sy - 15, x, m.sy - 2];
   if (crowded(box, taken)) return;

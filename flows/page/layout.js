@@ -47,32 +47,31 @@ function join(whole, shape, offset) {
   }
 }
 
-const lnError = (m) => Math.log10(Math.max(m.error, 1e-4));
-const worst = ranked.length ? lnError(ranked[ranked.length - 1]) : 0;
-const lowest = ranked.length ? lnError(best) : -1;
-const strip = worst + Math.max(worst - lowest, 0.1) * 0.12; // where those stand that have no error
+const height = (m) => -Math.log10(Math.max(m.error, 1e-4)); // the screen's y grows downwards
+const worst = best ? height(ranked[ranked.length - 1]) : 0;
+const strip = worst - Math.max(best ? height(best) - worst : 1, 0.1) * 0.12; // where those stand that have no error
 const last = Math.max(members.length - 1, 1);
 
 const views = {
   tree: {
     title: 'Tree', edges: true, across: null, down: null,
     prepare: () => rowsOf((m) => m.depth),
-    at: (m) => [m.depth, m.row], limit: [170, 84],
+    at: (m) => [m.depth, m.row], limit: [170, 84], closest: [240, 96],
   },
   time: {
     title: 'Timeline', edges: true, across: { name: 'candidate', log: false }, down: null,
     prepare: () => rowsOf((m) => Math.floor((m.index / last) * BUCKETS)),
-    at: (m) => [m.number, m.row], limit: [170, 84],
+    at: (m) => [m.number, m.row], limit: [170, 84], closest: [240, 96],
   },
   progress: {
     title: 'Progress', edges: true, across: { name: 'candidate', log: false }, down: { name: 'error', log: true },
     prepare() {},
-    at: (m) => [m.number, m.error === null || m.status !== 'ok' ? strip : lnError(m)], limit: [400, 4000],
+    at: (m) => [m.number, m.error === null || m.status !== 'ok' ? strip : height(m)], limit: [400, 4000],
   },
   front: {
     title: 'Pareto front', edges: false, across: { name: 'parameters', log: true }, down: { name: 'error', log: true },
     prepare() {},
-    at: (m) => (m.status !== 'ok' || m.error === null || !m.parameters ? null : [Math.log10(m.parameters), lnError(m)]), limit: [4000, 4000],
+    at: (m) => (m.status !== 'ok' || m.error === null || !m.parameters ? null : [Math.log10(m.parameters), height(m)]), limit: [4000, 4000],
   },
 };
 
@@ -93,7 +92,7 @@ function ticks(low, high, axis, count) {
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = Math.max([1, 2, 5, 10].map((k) => k * power).find((s) => s >= raw), 1);
   const found = [];
-  for (let v = Math.ceil(low / step) * step; v <= high; v += step) found.push([v, v]);
+  for (let v = Math.ceil(low / step) * step; v <= high; v += step) found.push([v + 0, v + 0]); // never -0
   return found;
 }
 

@@ -1,15 +1,15 @@
 // look: colours, numbers in words, and making elements. Text from the data only ever becomes a text node.
 
 const scales = {
-  light: ['#123a6b', '#1b6a8c', '#3d9a94', '#86c29a', '#cfdcA0', '#efe2b4'],
-  dark: ['#fff2a8', '#a5e38a', '#46c2a0', '#2f93a8', '#3d639c', '#45417f'],
+  light: ['#123a6b', '#1b6a8c', '#3d9a94', '#86c29a', '#bdd190', '#dfc878'],
+  dark: ['#fff2a8', '#a5e38a', '#46c2a0', '#2f93a8', '#4668a8', '#5a54a0'],
 };
 const SVG = 'http://www.w3.org/2000/svg';
 let theme = {};
 
 function readTheme() {
   const style = getComputedStyle(document.documentElement);
-  const names = ['card', 'ink', 'soft', 'faint', 'line', 'edge', 'accent', 'star'];
+  const names = ['card', 'ink', 'soft', 'faint', 'line', 'edge', 'accent', 'star', 'wash'];
   theme = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   theme.scale = scales[document.documentElement.dataset.theme];
   for (const m of members) m.colour = colourOf(m);
@@ -33,8 +33,7 @@ function standing(error) {
 
 // The error that stands at a place on the colour scale.
 function errorAt(place) {
-  const found = ranked.find((m) => standing(m.error) >= place - 1e-9);
-  return found ? found.error : null;
+  return (ranked.find((m) => standing(m.error) >= place - 1e-9) || ranked[ranked.length - 1]).error;
 }
 
 function ramp(t) {
@@ -45,7 +44,7 @@ function ramp(t) {
 }
 
 const has = (value) => value !== null && value !== undefined;
-const decimals = (value) => (value === 0 ? '0' : value < 0.0001 ? value.toExponential(1) : value.toPrecision(value < 0.1 ? 3 : 4).replace(/0+$/, '').replace(/\.$/, ''));
+const decimals = (value) => (value >= 100 ? value.toPrecision(4) : value >= 0.001 || value === 0 ? value.toFixed(4) : value.toPrecision(2));
 const show = {
   error: (v) => (has(v) ? decimals(v) : '\u2013'),
   count(v) {
@@ -62,13 +61,14 @@ const show = {
     if (minutes < 100) return `${minutes} min`;
     return minutes < 1200 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${show.count(Math.round(minutes / 60))} h`;
   },
-  gain: (v) => (has(v) ? `${v > 0 ? '+' : v < 0 ? '\u2212' : '\u00b1'}${show.error(Math.abs(v))}` : '\u2013'),
+  gain: (v) => (has(v) ? `${v > 0 ? '+' : v < 0 ? '\u2212' : '\u00b1'}${Math.abs(v).toFixed(4)}` : '\u2013'),
+  brief: (m) => (m.control ? 'no-op' : m.rules.length > 1 ? `${m.rules[0]} +${m.rules.length - 1}` : m.rules.join()),
   status: (m) => m.status.replaceAll('_', ' '),
   edits: (m) => (m.control ? 'no-op control' : m.rules.join(' + ') || (m.founder ? 'founder' : 'no edit')),
 };
 
 // What cannot be seen, or reorders what stands around it, is written as an escape.
-const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]/gu;
 const visible = (text) => String(text).replace(INVISIBLE, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
 function fill(node, attributes, children) {

@@ -18,8 +18,8 @@ function header() {
     ['Spent', show.seconds(total('seconds')), `${show.count(total('examples'))} examples`],
   ];
   $('facts').replaceChildren(...facts.map(([name, value, note]) => make('div', {}, make('dt', {}, name), make('dd', {}, value, note ? make('small', {}, note) : null))));
-  const mark = (place) => make('span', { style: { left: `${place * 100}%` } }, show.error(Number(errorAt(place).toPrecision(3))) + (place === 1 ? '+' : ''));
-  if (best) $('marks').replaceChildren(...[0, 0.5, 1].map(mark));
+  const mark = (place) => make('span', { style: { left: `${place * 100}%` } }, String(Number(errorAt(place).toPrecision(3))) + (place === 1 ? '+' : ''));
+  if (best) $('marks').replaceChildren(...(ranked.length > 2 ? [0, 0.5, 1] : [0]).map(mark));
 }
 
 function showTab(name) {
@@ -67,10 +67,10 @@ function filter() {
     m.matches = found(m) && (!rule || m.rules.includes(rule)) && within(m.error, error) && within(m.parameters, size) && ($('failed').checked || !m.failed);
   }
   const count = members.filter((m) => m.matches).length;
-  $('error-value').textContent = error === Infinity ? 'any' : show.error(Number(error.toPrecision(3)));
+  $('error-value').textContent = error === Infinity ? 'any' : String(Number(error.toPrecision(3)));
   $('size-value').textContent = size === Infinity ? 'any' : show.count(size);
   $('matches').textContent = count === members.length ? '' : `${count.toLocaleString('en')} of ${members.length.toLocaleString('en')}`;
-  $('reset').hidden = count === members.length;
+  $('show-all').hidden = count === members.length;
   sortRows();
   redraw();
   return count;
@@ -105,7 +105,7 @@ function start() {
     $(id).addEventListener('click', action);
   }
   $('enlarged').addEventListener('click', (event) => event.target.tagName === 'IMG' || $('enlarged').close());
-  addEventListener('resize', () => shown === 'table' ? rows() : (resize(), fit()));
+  addEventListener('resize', () => shown === 'table' ? rows() : (resize(), camera.moved ? redraw() : fit()));
   header();
   buildTabs();
   buildFilters();

@@ -35,8 +35,8 @@ function head(m) {
     make('h2', {}, `Candidate ${m.number}`),
     make('div', { class: 'badges' }, ...badges(m)),
     make('dl', { class: 'tiles' }, tile('Error', show.error(m.error)), tile('Parameters', show.count(m.parameters)), tile('MACs', show.count(m.macs))),
-    m.gain === null ? '' : make('p', { class: 'gain' }, make('b', { class: quality(m.gain) }, show.gain(m.gain)),
-      ` error gained over `, chip(m.twinControl), ', the parent trained as long without change'),
+    m.gain === null ? '' : make('p', { class: 'gain' }, make('b', { class: quality(m.gain) }, `${Math.abs(m.gain).toFixed(4)} ${m.gain < 0 ? 'more' : 'less'} error`),
+      ' than ', chip(m.twinControl), ', the parent trained as long without change'),
   ];
 }
 
@@ -129,7 +129,7 @@ function chart(xs, ys, across) {
   const end = at(points[points.length - 1]);
   return svg('svg', { class: 'chart', viewBox: `0 0 ${w} ${h}`, role: 'img', 'aria-label': `from ${show.error(points[0][1])} to ${show.error(points[points.length - 1][1])}` },
     ...[y1, y0].flatMap((y) => [svg('line', { class: 'axis', x1: left, x2: w - 8, y1: at([x0, y])[1], y2: at([x0, y])[1] }),
-      svg('text', { x: left - 6, y: at([x0, y])[1] + 4, 'text-anchor': 'end' }, show.error(Number(y.toPrecision(3))))]),
+      svg('text', { x: left - 6, y: at([x0, y])[1] + 4, 'text-anchor': 'end' }, String(Number(y.toPrecision(3))))]),
     svg('text', { x: left, y: h - 4 }, show.count(x0)),
     svg('text', { x: w - 8, y: h - 4, 'text-anchor': 'end' }, `${show.count(x1)}${across ? ` ${across}` : ''}`),
     svg('polyline', { points: points.map((p) => at(p).map((v) => v.toFixed(1)).join(',')).join(' '), style: { stroke: theme.accent } }),

@@ -84,6 +84,7 @@ canvas.addEventListener('pointermove', (event) => {
   if (fingers.size === 2) pinch(before, event);
   else if (dragged > 4) {
     canvas.style.cursor = 'grabbing';
+    camera.moved = true;
     camera.x += event.clientX - before.clientX;
     camera.y += event.clientY - before.clientY;
   }

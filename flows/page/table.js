@@ -6,15 +6,15 @@ const columns = [
   ['number', '#', (m) => m.number],
   ['status', 'Status', (m) => (m.twin !== null ? `duplicate of ${m.twin}` : m.status === 'ok' ? 'trained' : show.status(m)), true],
   ['error', 'Error', (m) => show.error(m.error)],
-  ['gain', 'Over control', (m) => show.gain(m.gain)],
+  ['gain', 'Gain', (m) => show.gain(m.gain)],
   ['parameters', 'Parameters', (m) => show.count(m.parameters)],
   ['macs', 'MACs', (m) => show.count(m.macs)],
-  ['depth', 'Generation', (m) => m.depth],
+  ['depth', 'Gen.', (m) => m.depth],
   ['parents', 'Parents', (m) => m.parents.join(', '), true],
   ['rules', 'Edits', (m) => show.edits(m), true],
-  ['seconds', 'Time', (m) => show.seconds(m.seconds)],
-  ['lineage_seconds', 'Time with ancestors', (m) => show.seconds(m.lineage_seconds)],
-  ['lineage_examples', 'Examples with ancestors', (m) => show.count(m.lineage_examples)],
+  ['seconds', 'Own time', (m) => show.seconds(m.seconds)],
+  ['lineage_seconds', 'Lineage time', (m) => show.seconds(m.lineage_seconds)],
+  ['lineage_examples', 'Lineage examples', (m) => show.count(m.lineage_examples)],
 ];
 let listed = [];
 

@@ -25,6 +25,9 @@ from genomes.operations import (
 )
 from genomes.rules import Limits, check
 
+MAX_WIDTH = 512
+COARSE = 32  # the stem of larger images takes strides of a power of two that leave 32 to 63 pixels
+
 
 @dataclass(frozen=True)
 class ResidualLimits:
@@ -35,7 +38,7 @@ class ResidualLimits:
         macs: at most, for one example.
         activation_bytes: at most, for one example.
         width: channels of the first stage, smallest and largest, in random members.
-        stages: at most; each halves the extent and doubles the channels.
+        stages: at most; each but the first halves the extent and doubles the channels.
         blocks: residual blocks a stage, at most.
     """
 
@@ -47,6 +50,19 @@ class ResidualLimits:
     stages: int = 3
     blocks: int = 2
 
+    def __post_init__(self) -> None:
+        """Refuses limits that hold for no network.
+
+        Raises:
+            InvalidGenome: a number out of its range.
+        """
+        low, high = self.width
+        if not 1 <= low <= high <= MAX_WIDTH:
+            raise InvalidGenome(f"width must be two numbers in [1, {MAX_WIDTH}], the smaller first, got {self.width}")
+        for name, least in {"parameters": 1, "macs": 1, "activation_bytes": 1, "stages": 1, "blocks": 0}.items():
+            if getattr(self, name) < least:
+                raise InvalidGenome(f"{name} must be {least} or more, got {getattr(self, name)}")
+
     @property
     def budgets(self) -> Limits:
         """The part that holds for every genome of the search."""
@@ -57,8 +73,9 @@ class ResidualLimits:
 class ResidualSpace:
     """The residual networks for one input shape and number of classes.
 
-    A member is stem, stages of blocks `relu(x + bn(conv(relu(bn(conv(x))))))`, global pool and a linear head.
-    Source: He et al. 2016, Deep residual learning, figure 2.
+    A member is stem, stages of blocks `relu(x + bn(conv(relu(bn(conv(x))))))`, global pool and a linear head. Stages
+    begin with a max pool or with a stride; blocks are plain or depthwise separable.
+    Source: He et al. 2016, Deep residual learning, figure 2; Chollet 2017, Xception, section 3.2.
 
     Attributes:
         shape: of an image, `[C, H, W]`.
@@ -89,12 +106,12 @@ class ResidualSpace:
         """
         halvings = self._halvings()
         found = [
-            self.member(8, [0] * halvings + [1]),
-            self.member(8, [1] * halvings + [1]),
-            self.member(12, [0] * halvings + [1]),
-            self._repeating(8, halvings),
+            self.member(4, [0] * halvings + [1]),
+            self.member(4, [1] * halvings + [1]),
+            self.member(6, [0] * halvings + [1]),
+            self._repeating(4, halvings),
         ]
-        return tuple(self._within(found))
+        return tuple(dict.fromkeys(self._within(found)))
 
     def sample(self, rng: random.Random) -> Genome:
         """Returns a random member within the limits.
@@ -105,32 +122,51 @@ class ResidualSpace:
         for _ in range(100):
             stages = rng.randint(1, min(self.limits.stages, self._halvings() + 1))
             blocks = [rng.randint(0, self.limits.blocks) for _ in range(stages)]
-            drawn = self.member(rng.randint(*self.limits.width), blocks, rng.choice((3, 3, 5)))
+            width, kernel, strided = rng.randint(*self.limits.width), rng.choice((3, 3, 5)), rng.random() < 1 / 2
+            drawn = self.member(width, blocks, kernel, strided=strided, separable=rng.random() < 1 / 3)
             if fitting := self._within([drawn], quiet=True):
                 return fitting[0]
         raise InvalidGenome(f"a hundred random members were all over {self.limits}: raise a limit or lower the width")
 
-    def member(self, width: int, blocks: Sequence[int], kernel: int = 3) -> Genome:
-        """Returns the network with `blocks[k]` residual blocks in stage k, and `width` 2^k channels there."""
-        body = _Chain(Input(0, self.shape))
-        body.layer(Conv.same(width, kernel), BatchNorm(), ReLU())
+    def member(
+        self, width: int, blocks: Sequence[int], kernel: int = 3, *, strided: bool = False, separable: bool = False
+    ) -> Genome:
+        """Returns the network with `blocks[k]` residual blocks in stage k, and `width` 2^k channels there.
+
+        Args:
+            width: channels of the first stage.
+            blocks: how many blocks each stage has.
+            kernel: of all convolutions that are not pointwise.
+            strided: whether a stage begins with a strided convolution instead of a pool and a convolution.
+            separable: whether a block's convolutions are depthwise, then pointwise.
+        """
+        body = self._stem(width, kernel)
         for stage, count in enumerate(blocks):
             if stage:
-                body.layer(MaxPool(2, 2), Conv.same(width << stage, kernel), BatchNorm(), ReLU())
+                body.halve(width << stage, kernel, strided)
             for _ in range(count):
-                body.residual(width << stage, kernel)
+                body.residual(width << stage, kernel, separable)
         return Genome.of({"net": self._headed(body)})
 
     def _repeating(self, width: int, halvings: int) -> Genome:
         """Returns a network whose last stage calls one residual block twice."""
         block = _Chain(Input())
         block.residual(width << halvings, 3)
-        body = _Chain(Input(0, self.shape))
-        body.layer(Conv.same(width, 3), BatchNorm(), ReLU())
+        body = self._stem(width, 3)
         for stage in range(1, halvings + 1):
-            body.layer(MaxPool(2, 2), Conv.same(width << stage, 3), BatchNorm(), ReLU())
+            body.halve(width << stage, 3)
         body.layer(Call("block"), Call("block"))
         return Genome.of({"net": self._headed(body), "block": block.module()})
+
+    def _stem(self, width: int, kernel: int) -> _Chain:
+        stride = self._stem_stride()
+        body = _Chain(Input(0, self.shape))
+        body.layer(Conv.same(width, max(kernel, 2 * stride - 1), stride=stride), BatchNorm(), ReLU())
+        return body
+
+    def _stem_stride(self) -> int:
+        """Returns the power of two that leaves 32 to 63 pixels, at most 16."""
+        return min(16, max(1, 1 << (min(self.shape[1:]) // COARSE).bit_length() >> 1))
 
     def _headed(self, body: _Chain) -> Module:
         body.layer(GlobalPool(), Flatten(), Linear(self.classes))
@@ -138,7 +174,8 @@ class ResidualSpace:
 
     def _halvings(self) -> int:
         """How many stages halve the extent without leaving fewer than 4 pixels, at most two in a starter."""
-        return min(2, self.limits.stages - 1, (min(self.shape[1:]) // 4).bit_length() - 1)
+        extent = min(self.shape[1:]) // self._stem_stride()
+        return min(2, self.limits.stages - 1, (extent // 4).bit_length() - 1)
 
     def _within(self, genomes: Sequence[Genome], quiet: bool = False) -> list[Genome]:
         fitting, reasons = [], []
@@ -170,9 +207,16 @@ class _Chain:
             self.edges.append((self.last, name, 0))
             self.last = name
 
-    def residual(self, channels: int, kernel: int) -> None:
+    def halve(self, channels: int, kernel: int, strided: bool = False) -> None:
+        layers = [Conv.same(channels, kernel, stride=2)] if strided else [MaxPool(2, 2), Conv.same(channels, kernel)]
+        self.layer(*layers, BatchNorm(), ReLU())
+
+    def residual(self, channels: int, kernel: int, separable: bool = False) -> None:
         start = self.last
-        self.layer(Conv.same(channels, kernel), BatchNorm(), ReLU(), Conv.same(channels, kernel), BatchNorm(), Add())
+        conv: list[Operation] = [Conv.same(channels, kernel), BatchNorm()]
+        if separable:
+            conv = [Conv.same(channels, kernel, groups=channels), Conv(channels, 1), BatchNorm()]
+        self.layer(*conv, ReLU(), *conv, Add())
         self.edges.append((start, self.last, 1))
         self.layer(ReLU())
 

@@ -18,7 +18,7 @@ def evolved(seed: int, settings: AgingSettings) -> float:
 
 
 def test_it_finds_less_error_than_random_search_and_than_the_same_edits_without_selection() -> None:
-    seeds = range(5)
+    seeds = range(3)
     selecting = mean(evolved(seed, AgingSettings()) for seed in seeds)
     drifting = mean(evolved(seed, AgingSettings(population=80, tournament=1)) for seed in seeds)
     drawn = mean(least(Game(RandomSearch(SPACE, LIMITS, seed)).play(80)) for seed in seeds)

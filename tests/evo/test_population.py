@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from evo import NSGA2, AgingEvolution, VariationSettings
+from evo import NSGA2, AgingEvolution, AgingSettings, VariationSettings
 from genomes import Genome, Limits, Module, cost, equivalent
 from genomes.operations import Flatten, Input, Linear, Output
-from tests.strategies.contract import EVOLVING, LIMITS, STARTERS, STRATEGIES, Game, Make, failed, flaky
+from tests.strategies.contract import EVOLVING, LIMITS, STARTERS, STRATEGIES, Game, Make, failed, flaky, toy
 
 each = pytest.mark.parametrize("make", [STRATEGIES[name] for name in EVOLVING], ids=EVOLVING)
 
@@ -61,8 +61,22 @@ def test_an_exhausted_space_ends_the_search_instead_of_repeating_itself(
     assert game.ask(3) == game.ask(3) == []
 
 
-@pytest.mark.parametrize("strategy", [AgingEvolution, NSGA2])
-def test_a_child_is_known_by_its_function_at_its_parent_s_age(strategy: type[AgingEvolution | NSGA2]) -> None:
-    game = Game(strategy(STARTERS[-1:], LIMITS, 5)).play(60)
-    for child, parent in game.children():
-        assert child.control or not equivalent(child.genome, parent.genome), "inlining alone is no new network"
+def test_a_first_child_computes_something_new_so_inlining_alone_makes_none() -> None:
+    settings, variation = AgingSettings(founders=1), VariationSettings(disruptions=0.0, edits=1)
+    for seed in range(80):
+        game = Game(AgingEvolution(STARTERS[-1:], LIMITS, seed, settings, variation)).play(2, slots=1)
+        ((child, parent),) = game.children()
+        assert not equivalent(child.genome, parent.genome)
+
+
+def test_one_parent_s_children_all_compute_different_things() -> None:
+    """One founder succeeds and all its children fail: with one parent, each small edit comes up again and again."""
+    settings, variation = AgingSettings(founders=1), VariationSettings(disruptions=1.0, edits=1)
+    game = Game(
+        AgingEvolution(STARTERS, LIMITS, 5, settings, variation),
+        lambda candidate, parents: toy(candidate, parents) if candidate.number == 0 else failed(candidate),
+    ).play(20, slots=1)
+    genomes = [candidate.genome for candidate in game.asked if candidate.edits]
+    assert len(genomes) == 18
+    for number, genome in enumerate(genomes):
+        assert not any(equivalent(genome, other) for other in genomes[:number])

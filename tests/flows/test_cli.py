@@ -52,7 +52,7 @@ def test_a_bad_configuration_is_one_line_with_a_remedy(
     prefect_server: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],  # noqa: ARG001
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     changes, words = BAD[case]
     home = tmp_path / "searches"
@@ -104,7 +104,7 @@ def test_a_home_that_cannot_be_written_is_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    prefect_server: None,  # noqa: ARG001
+    prefect_server: None,
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")

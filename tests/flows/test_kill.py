@@ -1,4 +1,4 @@
-"""Real `kill -9` of a real search on digits: nothing is lost, nothing finished is trained again, nothing is left running."""
+"""Real `kill -9` of a real search: nothing is lost, nothing finished is trained again, nothing is left running."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def workers(home: Path) -> list[str]:
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_search_killed_again_and_again_ends_whole(
     kills: int, prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # noqa: ARG001
+) -> None:
     monkeypatch.setenv("MORPHOGEN_TEST", str(tmp_path))  # by which its processes are known
     from prefect.settings import get_current_settings
 
@@ -86,7 +86,7 @@ def test_a_search_killed_again_and_again_ends_whole(
             time.sleep(rng.random() * 0.6)
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while workers(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert workers(tmp_path) == []
@@ -102,7 +102,7 @@ def check_whole(home: Path, kills: int) -> None:
     total = CHILDREN + 2 * kills
     with Ledger.read(home / "tiny") as ledger:
         evaluations = ledger.evaluations()
-        attempts = [ledger.attempts(number) for number in range(total)]
+        attempts = [len(ledger.attempts(number)) for number in range(total)]
         assert ledger.pending() == []
     assert sorted(evaluations) == list(range(total))
     assert all(evaluation.ok for evaluation in evaluations.values())

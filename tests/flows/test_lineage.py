@@ -8,13 +8,12 @@ import html
 import json
 import math
 import os
-import random
 import re
 import shutil
 import subprocess
 import zlib
-from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,12 @@ import pytest
 
 from flows import lineage
 from flows.lineage import family, page
-from genomes import Genome, InvalidGenome, Module
-from genomes.operations import Conv, GlobalPool, Input, Linear, Operation, Output, ReLU
-from morphism import EXACT, INEXACT, Certificate, Edit
+from genomes import Genome, InvalidGenome
+from morphism import INEXACT, Edit
 from search import Candidate, Evaluation
+from tests.flows.families import drawing, kin
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-RULES = ("widen.split", "deepen.residual", "kernel.grow", "skip.add", "branch", "remove_node", "change_stride")
 HOSTILE = (
     "</script><script>document.body.dataset.hacked=1</script>",
     "<img src=x onerror=document.body.dataset.hacked=1>",
@@ -41,96 +39,8 @@ HOSTILE = (
 )
 
 
-def genome_of(widths: tuple[int, ...]) -> Genome:
-    """Returns a plain chain of convolutions."""
-    nodes: dict[str, Operation] = {"image": Input(shape=(1, 8, 8))}
-    chain = ["image"]
-    for i, width in enumerate(widths):
-        nodes |= {f"conv_{i}": Conv(out_channels=width, kernel=(3, 3), padding=(1, 1)), f"relu_{i}": ReLU()}
-        chain += [f"conv_{i}", f"relu_{i}"]
-    nodes |= {"pool": GlobalPool(), "head": Linear(out_features=10), "logits": Output()}
-    chain += ["pool", "head", "logits"]
-    return Genome.of({"net": Module.of(nodes, list(zip(chain, chain[1:], strict=False)))})
-
-
-def edit_of(rng: random.Random, genome: Genome) -> Edit:
-    rule = rng.choice(RULES)
-    site = {"module": "net", "node": f"conv_{rng.randrange(4)}", "copies": rng.randrange(1, 9)}
-    return Edit(rule, site, genome, {}, INEXACT if rule in RULES[-2:] else EXACT)
-
-
-def proof_of(rng: random.Random, edit: Edit) -> Certificate:
-    errors = {"eval": rng.random() * 1e-15, "train": rng.random() * 1e-14} if edit.modes else {"eval": rng.random()}
-    return Certificate(edit.rule, "0" * 64, edit.genome.digest, "1" * 64, tuple(sorted(edit.modes)), errors, 7, True)
-
-
-def evaluation_of(rng: random.Random, candidate: Candidate, told: Mapping[int, Evaluation]) -> Evaluation:
-    """Returns a plausible result: some fail, some repeat another, the rest is a little better or worse than the parent."""
-    parent = told.get(candidate.parents[0]) if candidate.parents else None
-    size = sum(op.out_channels * 90 for _, op in candidate.genome["net"].nodes if isinstance(op, Conv))
-    seconds = 4 + size / 400 + rng.random()
-    own = {"seconds": seconds, "examples": 20_000, "macs": size * 30 * 20_000}
-    cost = own | {f"lineage_{k}": v + (parent.cost[f"lineage_{k}"] if parent else 0) for k, v in own.items()}
-    if rng.random() < 0.08:
-        status = rng.choice(("non_finite", "over_budget", "timeout", "killed"))
-        return Evaluation(
-            candidate.number, status, cost=cost, reason=f"step {rng.randrange(400)}: the loss is not finite"
-        )
-    start = parent.objectives["error"] if parent else 0.3 + 0.25 * rng.random()
-    floor = 0.03 + 3 / size  # a network of this size does no better
-    drift = rng.gauss(0.01 if candidate.control else 0.03, 0.02 if candidate.control else 0.07)
-    error = min(floor + max(start - floor, 0.002) * math.exp(drift), 0.9)
-    curve = tuple(
-        {
-            "examples": k * 1000,
-            "loss": 2.3 * (error + 0.9 * math.exp(-k / 5)) + rng.random() / 20,
-            "error": error + 0.4 * math.exp(-k / 4),
-        }
-        for k in range(1, 21)
-    )
-    proofs = tuple(proof_of(rng, edit) for edit in candidate.edits)
-    twin = rng.randrange(candidate.number) if candidate.number > 9 and rng.random() < 0.03 else None
-    objectives = {"error": error, "parameters": float(size), "macs": float(size * 30)}
-    return Evaluation(candidate.number, "ok", objectives, cost, curve, "2" * 64, certificates=proofs, twin=twin)
-
-
-def child_of(rng: random.Random, number: int, living: list[Candidate], told: Mapping[int, Evaluation]) -> Candidate:
-    """Returns a child of the best of a few living members."""
-    pick = min(rng.sample(living, min(5, len(living))), key=lambda c: told[c.number].objectives["error"])
-    if rng.random() < 0.07:
-        return Candidate(number, pick.genome, (pick.number,))
-    widths = [op.out_channels for _, op in pick.genome["net"].nodes if isinstance(op, Conv)]
-    at = rng.randrange(len(widths))
-    widths[at] = max(widths[at] + rng.choice((-3, -1, 2, 3, 5)), 2)
-    grown = genome_of((*widths, 8) if rng.random() < 0.06 and len(widths) < 9 else tuple(widths))
-    edits = tuple(edit_of(rng, grown) for _ in range(1 + (rng.random() < 0.15)))
-    other = (rng.choice(living).number,) if rng.random() < 0.08 else ()
-    return Candidate(number, grown, (pick.number, *(n for n in other if n != pick.number)), edits)
-
-
-def kin(count: int, seed: int = 5, founders: int = 6) -> tuple[dict[int, Candidate], dict[int, Evaluation]]:
-    """Returns a family as ageing evolution makes them: several founders, dead branches, error that falls."""
-    rng = random.Random(seed)
-    candidates: dict[int, Candidate] = {}
-    told: dict[int, Evaluation] = {}
-    living: list[Candidate] = []
-    for number in range(count):
-        founder = number < founders or not living
-        widths = tuple(rng.randrange(3, 9) for _ in range(rng.randrange(2, 4)))
-        candidate = Candidate(number, genome_of(widths)) if founder else child_of(rng, number, living, told)
-        candidates[number], told[number] = candidate, evaluation_of(rng, candidate, told)
-        living += [candidate] if told[number].ok else []
-        del living[: max(len(living) - max(8, round(count**0.5)), 0)]
-    return candidates, told
-
-
-def drawing(genome: Genome) -> str:
-    """Returns an SVG as large as a real one, which deflates no better."""
-    noise = hashlib.sha256(genome.digest.encode()).hexdigest()
-    shapes = "".join(
-        f'<rect x="{i}" y="{int(noise[i % 60 : i % 60 + 4], 16) % 997}" width="80" height="20"/>' for i in range(180)
-    )
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 1000">{shapes}</svg>'
+def refuse(genome: Genome) -> str:
+    raise InvalidGenome(f"no picture of {genome.digest}")
 
 
 def embedded(text: str) -> Any:
@@ -160,6 +70,17 @@ def rendered(text: str, folder: Path, fragment: str = "") -> str:
     address = (folder / "page.html").as_uri() + fragment
     done = subprocess.run([CHROMIUM, *flags, address], capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
+
+
+def probed(text: str, code: str, folder: Path) -> Any:
+    """Returns what `code` puts into `seen` at the end of the page's script, without the policy that forbids it."""
+    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    probe = f"start();\nconst seen = {{}};\nrequestAnimationFrame((now) => {{ draw(now); {code}\n"
+    probe += "document.body.dataset.seen = JSON.stringify(seen); });\n"
+    document = rendered(free.replace("\nstart();\n", f"\n{probe}"), folder)
+    found = re.search(r'<body[^>]* data-seen="([^"]*)"', document)
+    assert found is not None, re.search("<body[^>]*>", document)
+    return json.loads(html.unescape(found[1]))
 
 
 def test_a_member_tells_number_status_objectives_parents_and_edits():
@@ -195,7 +116,7 @@ def test_a_candidate_without_evaluation_is_pending_and_an_unknown_parent_is_left
 
 def test_long_curves_are_thinned_and_keep_both_ends():
     candidates, told = kin(1)
-    curve = tuple({"examples": k, "loss": math.nan if k == 500 else 1 / (k + 1)} for k in range(1001))
+    curve = tuple({"examples": k, "loss": math.nan if k % 2 else 1 / (k + 1)} for k in range(1001))
     shown = family(candidates, {0: replace(told[0], status="ok", curve=curve)})["details"][0]["curve"]
     assert len(shown["examples"]) == lineage.CURVE_POINTS
     assert (shown["examples"][0], shown["examples"][-1]) == (0, 1000)
@@ -218,8 +139,15 @@ def test_packed_details_and_pictures_come_back_whole():
         assert pictures[place] == drawing(candidates[number].genome)
 
 
+def test_no_picture_is_added_beyond_the_characters_of_the_page(monkeypatch):
+    candidates, told = kin(100)
+    monkeypatch.setattr(lineage, "CHARACTERS", len(page("s", candidates, told, refuse)) + 1)
+    document = embedded(page("s", candidates, told, drawing))
+    assert len(document["pictures"]) == 1
+
+
 def test_pictures_go_first_to_the_best_and_its_ancestors_and_end_at_the_budget(monkeypatch):
-    monkeypatch.setattr(lineage, "PICTURES", 32)
+    monkeypatch.setattr(lineage, "PICTURES", 64)
     candidates, told = kin(200)
     places = embedded(page("s", candidates, told, drawing))["columns"]["picture"]
     best = min((e for e in told.values() if e.ok), key=lambda e: (e.objectives["error"], e.objectives["parameters"]))
@@ -228,13 +156,10 @@ def test_pictures_go_first_to_the_best_and_its_ancestors_and_end_at_the_budget(m
     while at.parents:
         at = candidates[at.parents[0]]
         assert places[at.number] is not None
-    assert len({place for place in places if place is not None}) == 32
+    assert len({place for place in places if place is not None}) == 64
 
 
 def test_a_genome_that_cannot_be_drawn_has_no_picture():
-    def refuse(genome: Genome) -> str:
-        raise InvalidGenome(f"no picture of {genome.digest}")
-
     candidates, told = kin(5)
     assert embedded(page("s", candidates, told, refuse))["columns"]["picture"] == [None] * 5
 
@@ -291,7 +216,7 @@ def test_a_browser_draws_every_candidate(tmp_path, view):
     document = rendered(page("digits", *kin(300), drawing), tmp_path, f"#{view}/17")
     assert f'data-view="{view}"' in document
     assert 'data-panel="17"' in document  # details and picture were unpacked
-    assert "data-error" not in document
+    assert "data-error=" not in document
     if view != "table":
         assert 'data-ready="300"' in document
     else:
@@ -306,8 +231,92 @@ def test_a_browser_draws_two_thousand_candidates_and_none(tmp_path):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_browser_runs_nothing_of_the_data(tmp_path, text):
     candidates, told = hostile(text)
-    wicked = '<svg xmlns="http://www.w3.org/2000/svg" onload="document.body.dataset.hacked=1"><script>alert(1)</script></svg>'
-    document = rendered(page(text, candidates, told, lambda _: wicked), tmp_path, "#1")
+    wicked = (
+        '<svg xmlns="http://www.w3.org/2000/svg" onload="top.document.body.dataset.hacked=1"><script>alert(1)</script>'
+    )
+    document = rendered(page(text, candidates, told, lambda _: f"{wicked}</svg>"), tmp_path, "#1")
+    assert "data-error=" not in document
     assert 'data-panel="1"' in document
     assert 'data-hacked="' not in document.split("<main>")[0]
     assert "\u202e" not in document
+
+
+def test_the_best_and_the_way_to_it_are_selected_first(tmp_path):
+    candidates, told = kin(120)
+    seen = probed(page("s", candidates, told, drawing), "seen.line = [...state.line].map((m) => m.number);", tmp_path)
+    best = min((e for e in told.values() if e.ok), key=lambda e: (e.objectives["error"], e.objectives["parameters"]))
+    assert seen["line"][-1] == best.number
+    for parent, child in pairwise(seen["line"]):
+        assert candidates[child].parents[0] == parent
+
+
+def test_clicks_and_keys_select(tmp_path):
+    code = """
+    const press = (key) => canvas.dispatchEvent(new KeyboardEvent('keydown', { key, cancelable: true }));
+    const child = members.find((m) => m.parent && m.heir);
+    const box = canvas.getBoundingClientRect();
+    canvas.setPointerCapture = () => {};
+    for (const type of ['pointerdown', 'pointerup']) {
+      canvas.dispatchEvent(new PointerEvent(type, { clientX: box.left + child.sx, clientY: box.top + child.sy }));
+    }
+    seen.clicked = state.chosen === child;
+    press('ArrowLeft');
+    seen.parent = state.chosen === child.parent;
+    press('ArrowRight');
+    seen.heir = state.chosen === child.parent.heir;
+    press('Home');
+    seen.founder = state.chosen.founder;
+    press('b');
+    seen.best = state.chosen === best;
+    """
+    seen = probed(page("s", *kin(60), drawing), code, tmp_path)
+    assert seen == dict.fromkeys(("clicked", "parent", "heir", "founder", "best"), True)
+
+
+def test_filters_and_sorting_act_on_the_table(tmp_path):
+    candidates, told = kin(200)
+    code = """
+    $('rule').value = 'branch';
+    $('filters').dispatchEvent(new Event('input'));
+    seen.rule = listed.map((m) => m.number).sort((a, b) => a - b);
+    $('filters').reset();
+    $('failed').checked = false;
+    filter();
+    sortBy('error');
+    seen.errors = listed.map((m) => m.error);
+    """
+    seen = probed(page("s", candidates, told, drawing), code, tmp_path)
+    assert seen["rule"] == [n for n, c in candidates.items() if any(edit.rule == "branch" for edit in c.edits)]
+    assert seen["errors"] == sorted(seen["errors"], reverse=True)
+    assert len(seen["errors"]) == sum(e.ok for e in told.values())
+
+
+def test_no_two_members_of_the_tree_share_a_place(tmp_path):
+    seen = probed(page("s", *kin(400), drawing), "seen.places = members.map((m) => m.place.join());", tmp_path)
+    assert len(set(seen["places"])) == 400
+
+
+def test_the_gain_is_the_no_op_controls_error_minus_the_childs(tmp_path):
+    candidates, told = kin(150)
+    code = "seen.gains = Object.fromEntries(members.filter((m) => m.gain !== null).map((m) => [m.number, m.gain]));"
+    gains = probed(page("s", candidates, told, drawing), code, tmp_path)["gains"]
+    assert gains
+    for number, gain in gains.items():
+        parent = candidates[int(number)].parents[0]
+        rivals = [
+            told[n].objectives["error"]
+            for n, c in candidates.items()
+            if c.control and c.parents[0] == parent and told[n].ok
+        ]
+        assert any(gain == pytest.approx(rival - told[int(number)].objectives["error"], abs=1e-5) for rival in rivals)
+
+
+def test_a_browser_draws_families_without_a_result(tmp_path):
+    candidates, told = kin(12)
+    failed = {n: Evaluation(n, "killed", reason="out of memory") for n in candidates}
+    for n, evaluations in enumerate(({}, failed, {0: told[0]})):
+        (tmp_path / str(n)).mkdir()
+        document = rendered(page("s", candidates, evaluations, drawing), tmp_path / str(n))
+        assert 'data-ready="12"' in document
+        assert "data-panel=" in document
+        assert "data-error=" not in document

@@ -14,7 +14,7 @@ from tests.flows.conftest import config
 
 
 @pytest.fixture(scope="module")
-def finished(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+def finished(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from flows.search import search
 
     home = tmp_path_factory.mktemp("finished")
@@ -117,7 +117,7 @@ def test_a_finished_search_resumed_does_nothing(finished: Path) -> None:
     assert result["untracked"] == 0
 
 
-def test_a_finished_search_goes_on_with_a_larger_budget_and_is_shown_once(prefect_server: None, home: Path) -> None:  # noqa: ARG001
+def test_a_finished_search_goes_on_with_a_larger_budget_and_is_shown_once(prefect_server: None, home: Path) -> None:
     from flows.search import search
     from flows.tracking import shown
 
@@ -125,11 +125,11 @@ def test_a_finished_search_goes_on_with_a_larger_budget_and_is_shown_once(prefec
     search(config(budget={"candidates": 4}, slots={"cpu": 1}), home)
     with Ledger.read(home / "tiny") as ledger:
         assert ledger.spent().evaluations == 4
-        assert all(ledger.attempts(number) == 1 for number in range(4))
+        assert all(len(ledger.attempts(number)) == 1 for number in range(4))
     assert sorted(run["number"] for run in shown(Home(home), "tiny", None)) == [0, 1, 2, 3]
 
 
-def test_the_same_seed_gives_the_same_search(prefect_server: None, tmp_path: Path) -> None:  # noqa: ARG001
+def test_the_same_seed_gives_the_same_search(prefect_server: None, tmp_path: Path) -> None:
     from flows.search import search
 
     seen = []
@@ -149,4 +149,4 @@ def test_the_front_in_mlflow_is_that_of_the_ledger(finished: Path, tmp_path: Pat
     run = client.search_runs([experiment.experiment_id], "tags.`morphogen.kind` = 'search'")[0]
     rows = json.loads(Path(client.download_artifacts(run.info.run_id, "front.json", str(tmp_path))).read_text())
     with Ledger.read(finished / "tiny") as ledger:
-        assert sorted(row["number"] for row in rows) == sorted(ledger.front(("error", "parameters")))
+        assert sorted(row["number"] for row in rows) == sorted(e.number for e in ledger.front(("error", "parameters")))

@@ -135,6 +135,16 @@ def test_a_new_channel_takes_its_place_beside_the_old_one() -> None:
     assert torch.equal(child["a.weight"][[0, 2]], weights["a.weight"])
 
 
+def test_a_new_channel_starts_with_the_running_statistics_of_its_elder() -> None:
+    genome = chain(a=Conv(2, 1), b=BatchNorm(), f=Flatten(), h=Linear(3))
+    weights = messy(genome, 0)
+    child = realise(edited(genome, {Symbol("net", "a", 1): (OLD, NEW)}), weights)
+    for name in ("b.running_mean", "b.running_var"):
+        assert torch.equal(child[name], weights[name][[0, 1, 1]])
+    assert torch.equal(child["b.weight"][2], torch.ones(()).double())
+    assert not child["b.bias"][2].any()
+
+
 def test_frozen_unknown_and_exhausted_classes_are_refused() -> None:
     genome = grouped()
     table = channels(genome)

@@ -15,7 +15,7 @@ from search import Candidate, Evaluation, Fidelity
 from tests.strategies.contract import LIMITS, STRATEGIES, Game, Make, failed, flaky, identity, toy
 
 each = pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES)
-COUNT = 45
+COUNT = 36
 
 
 @each

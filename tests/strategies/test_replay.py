@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from search import Budget, Evaluation, Ledger, Progress, Strategy, drive
-from tests.doubles import ToyEvaluator, in_turn
-from tests.strategies.contract import STRATEGIES, Make, identity
+from tests.doubles import in_turn
+from tests.strategies.contract import STRATEGIES, Make, flaky, identity
 
 BUDGET = Budget(candidates=12)
-EVALUATOR = ToyEvaluator(failures={1: "build_error", 4: "timeout", 7: "non_finite", 8: "killed"})
 Ending = list[tuple[tuple[object, ...], Evaluation | None]]
 
 
@@ -30,7 +29,7 @@ def run(directory: Path, strategy: Strategy, kill_at: int = 10**9) -> int:
             raise Killed
 
     with Ledger.create(directory, {"name": directory.name}) as ledger:
-        drive(strategy, in_turn(EVALUATOR), ledger, BUDGET, slots=2, watch=watch)
+        drive(strategy, in_turn(flaky), ledger, BUDGET, slots=2, watch=watch)
     return events
 
 

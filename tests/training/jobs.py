@@ -86,3 +86,11 @@ def failing(kind: str) -> dict[str, Any]:
 
 def allocating() -> dict[str, Any]:
     return {"size": torch.empty(2**55, dtype=torch.uint8).numel()}
+
+
+def named(marker: str, directory: str) -> dict[str, Any]:
+    """Tells its process number in a file, then hangs."""
+    partial = Path(directory) / f"{marker}.partial"
+    partial.write_text(str(os.getpid()))
+    partial.rename(Path(directory) / marker)
+    return hanging()

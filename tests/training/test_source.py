@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genomes import Genome, Module, check, expand
+from genomes import Genome, InvalidGenome, Module, check, expand
 from genomes import operations as ops
 from genomes.spaces.residual import ResidualSpace
 from morphism.interpreter import run
+from tests.drawing import messy_weights, seeded_genome
 from training.source import RESERVED, batched, names, source
 
 IMAGES = (3, 12, 12)
@@ -28,7 +29,7 @@ for folder in sys.argv[1:]:
     spec = importlib.util.spec_from_file_location("network", Path(folder, "network.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    network = module.load()
+    network = module.load().double()
     with torch.inference_mode():
         save_file({"logits": network(load_file(Path(folder, "images"))["images"])}, Path(folder, "logits"))
     Path(folder, "keys").write_text("\\n".join(sorted(network.state_dict())))
@@ -62,7 +63,7 @@ def zoo() -> Genome:
         "vector_norm": ops.BatchNorm(), "hidden": ops.Linear(6, bias=False), "twice": ops.Mul(),
         "linear": ops.Linear(5), "y": ops.Output(),
     }  # fmt: skip
-    edges = [
+    edges: list[tuple[str, str] | tuple[str, str, int]] = [
         ("image", "stem"), ("stem", "norm"), ("norm", "relu"), ("relu", "first"), ("relu", "second"),
         ("first", "gated", 0), ("second", "gated", 1), ("gated", "silu"), ("silu", "max"), ("silu", "avg"),
         ("max", "add", 0), ("avg", "add", 1), ("silu", "add", 2), ("add", "mean", 0), ("relu", "mean", 1),
@@ -90,17 +91,17 @@ def hostile() -> Genome:
     nodes: dict[str, ops.Operation] = {
         "self": ops.Input(0, IMAGES), "class": ops.Call("none"), "forward": ops.Call("network"),
         "train": ops.Call("tensor"),
-        "train_": ops.Call("value_error"), "torch": ops.Conv.same(3, 3), "half": ops.ReLU(),
+        "train1": ops.Call("value_error"), "torch": ops.Conv.same(3, 3), "half": ops.ReLU(),
         f"{long[:-2]}_1": ops.Call("b" * 48),
         long: ops.AvgPool(3, 1, 1), f"{long[:-1]}c": ops.Concat(), f"{long[:-1]}d": ops.Add(),
         f"{long[:-1]}e": ops.Mean(),
         f"{long[:-1]}f": ops.Mul(), f"{long[:-1]}g": ops.BatchNorm(), "lambda": ops.GlobalPool(), "nn": ops.Flatten(),
         "import": ops.Linear(4), "return": ops.Output(),
     }  # fmt: skip
-    line = ["self", "class", "forward", "train", "train_", "torch", "half", f"{long[:-2]}_1", long]
+    line = ["self", "class", "forward", "train", "train1", "torch", "half", f"{long[:-2]}_1", long]
     after = [f"{long[:-1]}c", f"{long[:-1]}g", "lambda", "nn", "import", "return"]
     joins = [f"{long[:-1]}d", f"{long[:-1]}e", f"{long[:-1]}f"]
-    edges = [
+    edges: list[tuple[str, str, int]] = [
         *((a, b, 0) for a, b in pairwise(line)),
         *((a, b, 0) for a, b in pairwise(after)),
         *((long, join, 0) for join in joins),
@@ -111,23 +112,12 @@ def hostile() -> Genome:
 
 
 def messy(genome: Genome, seed: int) -> dict[str, Tensor]:
-    """Returns weights whose norms have statistics and affine parameters far from their defaults."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, shape in sorted(expand(genome).tensor_shapes().items()):
-        drawn = torch.randn(shape, generator=generator)
-        if name.endswith("running_var"):
-            drawn = drawn.square() + 0.3
-        elif len(shape) > 1:
-            drawn = drawn * (2 / drawn[0].numel()) ** 0.5
-        weights[name] = drawn
-    return weights
+    return {name: tensor.float() for name, tensor in messy_weights(genome, seed).items()}
 
 
 def corpus() -> dict[str, Genome]:
-    space, rng = ResidualSpace((1, 8, 8), 10), random.Random(3)
-    starters = {f"starter_{k}": genome for k, genome in enumerate(space.starters())}
-    return {"zoo": zoo(), "hostile": hostile(), **starters, **{f"sample_{k}": space.sample(rng) for k in range(4)}}
+    starters = {f"starter_{k}": genome for k, genome in enumerate(ResidualSpace((1, 8, 8), 10).starters())}
+    return {"zoo": zoo(), "hostile": hostile(), **starters, **{f"drawn_{k}": seeded_genome(k) for k in range(30)}}
 
 
 def written(genome: Genome, folder: Path, weights: Mapping[str, Tensor]) -> str:
@@ -155,9 +145,8 @@ def folder(genomes: dict[str, Genome], tmp_path_factory: pytest.TempPathFactory)
         check(genome)
         written(genome, folder / name, messy(genome, seed))
         shape = expand(genome).shape(genome[genome.root].inputs[0])
-        save_file(
-            {"images": torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed))}, folder / name / "images"
-        )
+        images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        save_file({"images": images}, folder / name / "images")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     command = [sys.executable, "-I", "-B", "-c", RUN, *(str(folder / name) for name in genomes)]
     ended = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
@@ -171,19 +160,14 @@ def test_the_zoo_holds_every_kind_of_operation() -> None:
 
 
 def test_sources_compute_what_their_genomes_compute_without_morphogen(genomes: dict[str, Genome], folder: Path) -> None:
-    from safetensors.torch import load_file
-
     for seed, (name, genome) in enumerate(genomes.items()):
-        images = load_file(folder / name / "images")["images"]
-        wanted = run(genome, messy(genome, seed), images)
+        weights = {path: tensor.double() for path, tensor in messy(genome, seed).items()}
+        wanted = run(genome, weights, load_file(folder / name / "images")["images"])
         found = load_file(folder / name / "logits")["logits"]
-        assert wanted.abs().max() > 1e-3, name
-        assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-5, name
+        assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-12, name
 
 
 def test_tensors_are_named_as_in_the_state_dict(folder: Path, genomes: dict[str, Genome]) -> None:
-    from safetensors import safe_open
-
     for name in genomes:
         with safe_open(folder / name / "weights.safetensors", "pt") as file:
             assert sorted(file.keys()) == (folder / name / "keys").read_text().splitlines()
@@ -231,9 +215,15 @@ def test_names_that_mean_something_else_are_changed_and_stay_apart() -> None:
     table = names(hostile()["net"])
     assert len(set(table.values())) == len(table)
     assert not set(table.values()) & RESERVED
-    assert table["train"] == "train__"  # train_ is another node
-    assert table["train_"] == "train_"
+    assert table["train"] == "train_"
+    assert table["train1"] == "train1"
     assert table["lambda"] == "lambda_"
+
+
+def test_no_code_comes_in_by_a_name() -> None:
+    net = chained(ops.Flatten(), ops.Linear(2), start=ops.Input(0, (4,)), prefix="n = print('hello')\n        n")
+    with pytest.raises(InvalidGenome, match="id must"):
+        source(Genome.of({"net": net}), 0.0, 1.0, "w")
 
 
 def test_mean_and_deviation_are_numbers_in_the_source() -> None:

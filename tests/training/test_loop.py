@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from genomes import Genome, Module
+from genomes import operations as ops
+from morphism.realise import initial
+from search import Fidelity
+from training import Recipe, build, state
+from training.errors import NonFinite
+from training.evaluate import error
+from training.loop import POINTS, augmented, normalised, train
+
+NORMAL = (0.3, 0.4)
+PLAIN = Recipe(batch_size=32, precision="float32")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def network_genome() -> Genome:
+    chain: dict[str, ops.Operation] = {
+        "image": ops.Input(0, (1, 8, 8)),
+        "conv": ops.Conv.same(8, 3),
+        "norm": ops.BatchNorm(),
+        "relu": ops.ReLU(),
+        "pool": ops.MaxPool(),
+        "flat": ops.Flatten(),
+        "drop": ops.Dropout(0.2),
+        "head": ops.Linear(4),
+        "out": ops.Output(),
+    }
+    return Genome.of({"net": Module.of(chain, list(pairwise(chain)))})
+
+
+GENOME = network_genome()
+
+
+def stripes(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Returns noisy images of which one quarter is bright: four classes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (count,), generator=generator)
+    images = torch.randint(0, 120, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    for number, label in enumerate(labels.tolist()):
+        images[number, 0, 2 * label : 2 * label + 2] += 60
+    return images, labels
+
+
+def trained(recipe: Recipe, seed: int = 1, examples: int = 3200, data: int = 200) -> tuple[dict[str, Tensor], list]:  # type: ignore[type-arg]
+    network = build(GENOME, initial(GENOME, 0))
+    curve = train(network, *stripes(data), recipe, Fidelity(examples), torch.Generator().manual_seed(seed), NORMAL)
+    return state(network), curve
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, Recipe(batch_size=32, flip=True, crop=2, precision="bfloat16")])
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(recipe: Recipe) -> None:
+    first, curve = trained(recipe)
+    torch.rand(7)  # whatever others draw
+    second, again = trained(recipe)
+    assert curve == again
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other, _ = trained(recipe, seed=2)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_the_global_generator_is_left_as_it_was() -> None:
+    before = torch.get_rng_state()
+    trained(PLAIN)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_learns() -> None:
+    network = build(GENOME, initial(GENOME, 0))
+    images, labels = stripes(200, seed=9)
+    assert error(network, images, labels, NORMAL) > 0.4
+    recipe, generator = Recipe(batch_size=32, crop=0, precision="float32"), torch.Generator().manual_seed(1)
+    curve = train(network, *stripes(400), recipe, Fidelity(6400), generator, NORMAL)
+    assert error(network, images, labels, NORMAL) < 0.1
+    assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+def test_the_curve_has_a_point_for_each_eighth_and_ends_at_rate_zero() -> None:
+    _, curve = trained(PLAIN)
+    assert len(curve) == POINTS
+    shown = [point["examples"] for point in curve]
+    assert shown == sorted(set(shown))
+    assert shown[-1] == 3200
+    assert curve[-1]["learning_rate"] < 0.01 * PLAIN.learning_rate
+
+
+def test_a_short_schedule_is_complete_too() -> None:
+    _, curve = trained(PLAIN, examples=33)
+    assert [point["examples"] for point in curve] == [32, 64]
+
+
+def test_every_image_is_shown_once_before_any_is_shown_again() -> None:
+    shown: list[Tensor] = []
+
+    class Watched(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            shown.append(x[:, 0, 0, 0].clone())
+            return self.weight.expand(len(x), 4)
+
+    images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1).expand(100, 1, 2, 2).contiguous()
+    recipe = Recipe(batch_size=30, crop=0, precision="float32")
+    train(Watched(), images, torch.zeros(100).long(), recipe, Fidelity(300), torch.Generator().manual_seed(0), (0, 1))
+    values = (torch.cat(shown) * 255).round().long()
+    assert len(values) == 300
+    for start in (0, 100, 200):
+        assert sorted(values[start : start + 100].tolist()) == list(range(100))
+
+
+def test_a_set_smaller_than_a_batch_is_trained_on_whole() -> None:
+    _, curve = trained(Recipe(batch_size=128, precision="float32"), examples=100, data=20)
+    assert curve[-1]["examples"] == 100
+
+
+def test_a_loss_that_explodes_is_a_typed_failure() -> None:
+    with pytest.raises(NonFinite, match="the loss must be finite, it is"):
+        trained(Recipe(batch_size=32, learning_rate=100.0, weight_decay=1.0, precision="float32"), examples=32000)
+
+
+def test_weight_decay_acts_on_weights_only() -> None:
+    network = build(GENOME, initial(GENOME, 0))
+    silent = Recipe(batch_size=32, learning_rate=0.01, weight_decay=1.0, momentum=0.0, crop=0, precision="float32")
+    images, labels = torch.zeros(64, 1, 8, 8, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64)
+    before = state(network)
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    train(network, images, labels, silent, Fidelity(640), torch.Generator().manual_seed(0), NORMAL)
+    after = state(network)
+    assert after["conv.weight"].norm() < before["conv.weight"].norm()
+    decayed_norm = (1 - 0.01) ** 20
+    assert after["norm.weight"].norm() > decayed_norm * before["norm.weight"].norm()
+
+
+def test_augmentation_is_a_function_of_the_generator() -> None:
+    images, _ = stripes(50)
+    recipe = Recipe(crop=2, flip=True)
+    first, second, other = (augmented(images, recipe, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert first.dtype == torch.uint8
+    assert first.shape == images.shape
+
+
+def test_each_image_is_shifted_and_mirrored_on_its_own() -> None:
+    image = torch.arange(1, 17, dtype=torch.uint8).view(1, 1, 4, 4)
+    padded = torch.nn.functional.pad(image, (1, 1, 1, 1))[0]
+    shifted = [padded[:, y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
+    allowed = {tuple(view.flatten().tolist()) for made in shifted for view in (made, made.flip(2))}
+    batch = augmented(image.expand(500, 1, 4, 4), Recipe(crop=1, flip=True), torch.Generator().manual_seed(0))
+    assert {tuple(one.flatten().tolist()) for one in batch} == allowed
+
+
+def test_no_augmentation_leaves_images_alone() -> None:
+    images, _ = stripes(50)
+    assert torch.equal(augmented(images, Recipe(crop=0), torch.Generator()), images)
+
+
+def test_images_are_normalised_and_left_untouched() -> None:
+    images, _ = stripes(10)
+    before = images.clone()
+    got = normalised(images, NORMAL)
+    torch.testing.assert_close(got, (images.float() / 255 - 0.3) / 0.4)
+    assert torch.equal(images, before)
+    assert got.is_contiguous(memory_format=torch.channels_last)
