@@ -21,18 +21,16 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from flows import settings
 
 # isort: split
-from training.isolation import isolated, preload
-
 from evo import NSGA2
 from flows.home import Home
 from genomes import cost
 from genomes.spaces.residual import ResidualSpace
 from search import Budget, Candidate, Done, Evaluation, Ledger, drive
+from training.worker import preload, run_isolated
 
 SECONDS_OF_A_CHILD = 10.0
 SLOTS = 2
@@ -51,11 +49,6 @@ def null(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
     spent = {"seconds": 0.0, "examples": 1.0, "train_macs": 0.0, "lineage_examples": before + 1}
     curve = tuple({"examples": point, "loss": 1.0} for point in range(8))
     return Evaluation(candidate.number, "ok", numbers, spent, curve, weights="0" * 64)
-
-
-def nothing(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns its job."""
-    return job
 
 
 def loop(directory: Path, children: int) -> float:
@@ -102,7 +95,8 @@ def flow(home: Path, children: int) -> float:
 def handover(scratch: Path) -> float:
     """Returns milliseconds from asking for an isolated process to having its result."""
     begun = time.perf_counter()
-    isolated(nothing, {"status": "ok"}, scratch / f"{time.monotonic_ns()}.json", 60)
+    outcome = run_isolated(dict, result=scratch / "result.json", timeout=60)
+    assert outcome.status == "ok", outcome.reason
     return 1000 * (time.perf_counter() - begun)
 
 
@@ -132,14 +126,11 @@ def main() -> None:
         "flow": repeated(lambda d: flow(d, children), times),
     }
     for name, values in figures.items():
-        print(
-            f"{name:9} median {statistics.median(values):7.1f} ms a child, {min(values):.1f} to {max(values):.1f}, n = {len(values)}"
-        )
+        spread = f"{min(values):.1f} to {max(values):.1f}, n = {len(values)}"
+        print(f"{name:9} median {statistics.median(values):7.1f} ms a child, {spread}")
     middle = {name: statistics.median(values) for name, values in figures.items()}
     share = (middle["flow"] * SLOTS + middle["handover"]) / (1000 * SECONDS_OF_A_CHILD)
-    print(
-        f"orchestration of {SECONDS_OF_A_CHILD:.0f}-second children on {SLOTS} slots: {share:.1%} of wall time (goal: at most 5 %)"
-    )
+    print(f"of {SECONDS_OF_A_CHILD:.0f}-second children on {SLOTS} slots: {share:.1%} of wall time (goal: at most 5 %)")
     machine = {
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

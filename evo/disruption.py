@@ -230,7 +230,7 @@ class Rewire:
             Inapplicable: no other value has the shape, or the old one would be read by nobody.
         """
         module, node, op = node_of(genome, site)
-        name, port = str(site["module"]), site.get("port")
+        name, port = str(site["module"]), int(site.get("port", -1))
         if not isinstance(op, (Add, Mul, Concat)) or port not in range(len(module.sources[node])):
             raise Inapplicable(f"{self.name} needs a port of a sum, a product or a concat, got {dict(site)}")
         if not (others := _alternatives(genome, name, node, port)):

@@ -26,13 +26,13 @@ class NSGA2Settings:
     """Settings of NSGA-II.
 
     Attributes:
-        population: how many survive.
+        population: how many survive; more makes a short search aimless, since selection is by tournaments of two.
         founders: trained from scratch before the first child.
         objectives: what is minimised.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    population: int = 16
+    population: int = 8
     founders: int = 4
     objectives: tuple[str, ...] = ("error", "parameters")
 

@@ -128,6 +128,7 @@ def _run(config: SearchConfig, home: Path) -> None:
     from search import Ledger
 
     place = Home(home)
+    typer.echo(f"Search {config.name} in {place.search(config.name)}: starting Prefect and MLflow …")
     try:
         result = search(config, home)
     except KeyboardInterrupt:
@@ -135,11 +136,12 @@ def _run(config: SearchConfig, home: Path) -> None:
         raise typer.Exit(130) from None
     with Ledger.read(place.search(config.name)) as ledger:
         terminal.summary(ledger, terminal.console())
-    more = f"{_command('resume', config.name, home)} --seconds {2 * result['seconds']:.0f}"
+    bounds = (("--seconds", config.budget.seconds), ("--candidates", config.budget.candidates))
+    longer = "".join(f" {option} {2 * bound:.0f}" for option, bound in bounds if bound)
     typer.echo(f"Files:    {place.search(config.name)}")
     typer.echo(f"Lineage:  {_command('lineage', config.name, home)}")
     typer.echo(f"Export:   {_command('export', config.name, home)} --to exported")
-    typer.echo(f"Resume:   {more}   (doubles the time)")
+    typer.echo(f"Resume:   {_command('resume', config.name, home)}{longer}")
     if not config.tracking:
         typer.echo(
             f"MLflow:   {Path(sys.argv[0]).parent / 'mlflow'} ui --backend-store-uri {place.tracking_uri}, then open"

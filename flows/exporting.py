@@ -33,7 +33,8 @@ def exported(home: Home, name: str, number: int | None, directory: Path) -> str:
         done = export(genome, weights, directory, mean=mean, std=deviation, classes=prepared.classes, error=error)
     except TrainingError as failure:
         raise BadInput(str(failure)) from None
+    differences = f"{done.source.name} by {done.source_error:.1e} and {done.onnx.name} by {done.onnx_error:.1e}"
     return (
-        f"Candidate {chosen} (error {error:.4f}) is in {done.directory}: {done.source.name} differs from the original by "
-        f"{done.source_error:.1e} and {done.onnx.name} by {done.onnx_error:.1e} of the largest output"
+        f"Candidate {chosen} (error {error:.4f}) is in {done.directory}; loaded again, they differ from the original: "
+        f"{differences} of the largest output"
     )

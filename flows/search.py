@@ -3,15 +3,16 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from flows import settings  # before prefect, which reads its settings when it is imported
 
 # isort: split
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import report
 from flows.assembly import FREE, planned, tidy, trainer
@@ -21,11 +22,12 @@ from flows.terminal import display
 from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive
 
 assert settings.DEFAULTS
-MAX_SLOTS = 256  # threads are made when they are needed; the loop keeps no more tasks in flight than there are slots
+# Threads are made when they are needed; the loop keeps no more tasks in flight than there are slots.
+THREADS = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers=256))
 
 
 @task(name="child", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)
-def child(label: str, work: Callable[[], Evaluation]) -> State[Any]:
+def child(label: str, work: Callable[[], Evaluation]) -> State[Any]:  # noqa: ARG001  Prefect reads the label
     """Evaluates one child; `label` names the task run, whose state and message say what became of it."""
     evaluation = work()
     if evaluation.ok:
@@ -36,7 +38,7 @@ def child(label: str, work: Callable[[], Evaluation]) -> State[Any]:
 @flow(
     name="search",
     flow_run_name="{config.name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SLOTS),
+    task_runner=THREADS,
     persist_result=False,
     validate_parameters=True,
 )

@@ -72,7 +72,7 @@ class Display:
         bar = Bar(
             TextColumn("[bold]search"), BarColumn(WIDTH // 2), TextColumn("{task.percentage:.0f} % of the budget")
         )
-        bar.add_task("", total=1.0, completed=progress.share)
+        bar.add_task("", completed=round(100 * progress.share))
         table = evaluations_table([*progress.front][-8:], {}, "Pareto front so far")
         now = Text(f"training: {', '.join(map(str, progress.in_flight)) or 'nothing'}", style="dim")
         return Group(bar, Text(self.line(progress)), now, table)

@@ -29,6 +29,8 @@ from search import Candidate, Evaluation, Ledger
 SECONDS_BETWEEN_DRAINS = 2.0
 SECONDS_BETWEEN_PAGES = 20.0
 log = logging.getLogger("morphogen.tracking")
+for chatter in ("mlflow.store.db.utils", "alembic"):
+    logging.getLogger(chatter).setLevel(logging.WARNING)
 
 # A shared view as the MLflow UI stores it, in a tag of the experiment: metric columns are off without one.
 VIEW = "children"
@@ -117,7 +119,7 @@ class Tracker:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Drains in a thread of its own while the block runs; afterwards sends the rest and says how the block ended."""
+        """Drains in a thread while the block runs; afterwards sends the rest and says how the block ended."""
         stop = threading.Event()
         thread = threading.Thread(target=self._work, args=(stop,), name="tracking", daemon=True)
         thread.start()
@@ -223,7 +225,8 @@ class Tracker:
 def shown(home: Home, name: str, uri: str | None) -> list[dict[str, Any]]:
     """Returns what MLflow holds of a search's children: number, status, objectives; to compare with the ledger."""
     client = MlflowClient(uri or home.tracking_uri)
-    experiment = client.get_experiment_by_name(name)
+    if (experiment := client.get_experiment_by_name(name)) is None:
+        return []
     runs = client.search_runs([experiment.experiment_id], "tags.`morphogen.kind` = 'child'", max_results=50_000)
     return [
         {

@@ -79,8 +79,11 @@ async function picture(m) {
 function unpack(block) {
   if (!unpacked.has(block)) {
     const bytes = Uint8Array.from(atob(block), (c) => c.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
-    unpacked.set(block, new Response(stream).json());
+    const stream = new DecompressionStream('deflate');
+    const writer = stream.writable.getWriter();
+    writer.write(bytes);
+    writer.close();
+    unpacked.set(block, new Response(stream.readable).json());
   }
   return unpacked.get(block);
 }

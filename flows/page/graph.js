@@ -91,7 +91,7 @@ function project(now) {
 }
 
 function draw(now) {
-  if (!camera.home) return; // the table is shown first
+  if (!camera.home) return; // the table was shown first
   project(now);
   camera.radius = radiusOf();
   pen.clearRect(0, 0, canvas.width, canvas.height);

@@ -117,6 +117,7 @@ function start() {
   const first = byNumber.get(Number(number ?? NaN)) || best || members[0];
   if (first) choose(first);
   else $('panel').append(make('p', { class: 'note' }, 'The family has no member yet.'));
+  draw(performance.now());
 }
 
 start();

@@ -37,12 +37,7 @@ def test_the_tournament_favours_the_better() -> None:
     def lineal(tournament: int) -> float:
         settings = AgingSettings(population=20, tournament=tournament)
         game = Game(AgingEvolution(STARTERS, LIMITS, 2, settings)).play(60, slots=1)
-        return mean(
-            parent
-            for candidate in game.asked
-            for parent in candidate.parents
-            for parent in [game.told[parent].objectives["error"]]
-        )
+        return mean(game.told[parent.number].objectives["error"] for _, parent in game.children())
 
     assert lineal(8) < lineal(1)
 

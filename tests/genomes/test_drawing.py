@@ -115,7 +115,9 @@ def test_a_value_that_is_read_twice_is_not_folded_away() -> None:
         "sum": Add(),
         "y": Output(),
     }
-    edges = [("x", "conv"), ("conv", "relu"), ("relu", "sum"), ("conv", "sum", 1), ("sum", "y")]
+    edges: list[tuple[str, str] | tuple[str, str, int]] = [
+        ("x", "conv"), ("conv", "relu"), ("relu", "sum"), ("conv", "sum", 1), ("sum", "y")
+    ]  # fmt: skip
     plan = layout(expand(Genome.of({"net": Module.of(nodes, edges)})))
     assert list(plan.boxes) == ["x", "conv", "relu", "sum", OUTPUT]
     assert plan.lanes == {"conv": 1}

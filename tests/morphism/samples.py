@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -75,6 +76,26 @@ def drawn(seed: int) -> Genome:
     genome = Genome.of(modules)
     check(genome)
     return genome
+
+
+def uneven_calls() -> Genome:
+    """Returns a genome that calls a module with 4 channels of extent 12 and with 6 channels of extent 6."""
+    cell = {"i": Input(0), "r": ReLU(), "p": MaxPool(3, 1, 1), "c": Conv.same(4, 3), "s": ReLU(), "o": Output()}
+    net = {
+        "x": Input(0, SHAPE),
+        "a": Conv.same(4, 3),
+        "one": Call("cell"),
+        "m": MaxPool(),
+        "b": Conv.same(6, 3),
+        "e": ReLU(),
+        "two": Call("cell"),
+        "g": GlobalPool(),
+        "f": Flatten(),
+        "h": Linear(CLASSES),
+        "y": Output(),
+    }
+    modules = {"cell": Module.of(cell, list(pairwise(cell))), "net": Module.of(net, list(pairwise(net)))}
+    return Genome.of(modules)
 
 
 def _cell(rng: random.Random, width: int, ports: int) -> Module:

@@ -16,7 +16,7 @@ from morphism.certificate import TOLERANCES, certify, relative_error
 from morphism.interpreter import run
 from morphism.realise import realise
 from morphism.tensors import Constant, Gather, Source
-from tests.morphism.samples import drawn, messy, probes
+from tests.morphism.samples import drawn, messy, probes, uneven_calls
 
 GENOMES = 60
 LEAST_APPLICATIONS = 60  # of each morphism, else a test proves nothing
@@ -51,6 +51,21 @@ def test_the_function_is_preserved_in_each_claimed_mode(morphism: Morphism) -> N
         assert certificate.verdict, f"genome {seed}: {edit.rule} at {edit.site}: {certificate.errors}"
         applied += 1
     assert applied >= LEAST_APPLICATIONS
+
+
+@each
+def test_calls_may_differ_in_width_and_extent(morphism: Morphism) -> None:
+    genome, applied = uneven_calls(), 0
+    weights = messy(genome, 0)
+    for site in morphism.sites(genome):
+        edit = morphism.plan(genome, site, random.Random(0))
+        check(edit.genome)
+        assert certify(genome, edit, weights, realise(edit, weights), 0).verdict, edit.site
+        applied += 1
+    assert applied >= 2
+    if morphism.name in ("deepen.residual", "deepen.identity"):
+        with pytest.raises(Inapplicable):  # no convolution can have both widths
+            morphism.plan(genome, {"module": "cell", "node": "r"}, random.Random(0))
 
 
 @each

@@ -8,15 +8,19 @@ from collections import Counter
 import pytest
 import torch
 
-from genomes import Genome, expand
+from genomes import Genome, Module, expand
 from genomes.operations import (
+    Add,
     AvgPool,
     BatchNorm,
+    Call,
     Conv,
     Flatten,
     GlobalPool,
+    Input,
     Linear,
     MaxPool,
+    Output,
     ReLU,
     SiLU,
 )
@@ -145,6 +149,23 @@ def test_no_skip_makes_a_cycle() -> None:
         for name in ("skip.add", "skip.concat"):
             for site in TABLE[name].sites(drawn(seed)):
                 expand(TABLE[name].plan(drawn(seed), site, random.Random(0)).genome)
+
+
+def test_a_ratio_of_extents_that_differs_between_calls_is_refused() -> None:
+    cell = Module.of(
+        {"i": Input(0), "k": Input(1), "r": ReLU(), "s": ReLU(), "g": GlobalPool(), "l": GlobalPool(), "j": Add(),
+         "o": Output()},
+        [("i", "r"), ("k", "s"), ("r", "g"), ("s", "l"), ("g", "j", 0), ("l", "j", 1), ("j", "o")],
+    )  # fmt: skip
+    edges = [("x", "p"), ("x", "one", 0), ("x", "one", 1), ("x", "two", 0), ("p", "two", 1)]
+    genome = net(
+        {"p": MaxPool(), "one": Call("cell"), "two": Call("cell"), "a": Add()},
+        [*edges, ("one", "a", 0), ("two", "a", 1), ("a", "y")],
+        cell=cell,
+    )
+    assert {"module": "cell", "source": "r", "node": "s"} not in TABLE["skip.add"].sites(genome)
+    with pytest.raises(Inapplicable, match="fitting extent"):
+        TABLE["skip.add"].plan(genome, {"module": "cell", "source": "r", "node": "s"}, random.Random(0))
 
 
 def test_only_a_dense_consumer_may_read_more() -> None:

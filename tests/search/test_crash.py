@@ -62,7 +62,7 @@ def test_crash_after_crash_it_still_gets_there(life: int, place: Path) -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_sigkill_at_any_operation_changes_nothing(place: Path) -> None:
     operations, expected = undisturbed(place, Climber)
-    for at in range(1, operations + 1, 3):
+    for at in range(1, operations + 1, 5):
         directory = place / f"at-{at}"
         assert os.WTERMSIG(forked(directory, at)) == signal.SIGKILL
         assert_resumes(directory, Climber, expected)

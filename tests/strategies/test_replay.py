@@ -10,7 +10,7 @@ from search import Budget, Evaluation, Ledger, Progress, Strategy, drive
 from tests.doubles import in_turn
 from tests.strategies.contract import STRATEGIES, Make, flaky, identity
 
-BUDGET = Budget(candidates=12)
+BUDGET = Budget(candidates=10)
 Ending = list[tuple[tuple[object, ...], Evaluation | None]]
 
 
@@ -42,7 +42,7 @@ def ending(directory: Path) -> Ending:
 def test_killed_at_each_event_and_resumed_it_ends_identically(make: Make, tmp_path: Path) -> None:
     events = run(tmp_path / "undisturbed", make(1))
     expected = ending(tmp_path / "undisturbed")
-    assert len(expected) == 24
+    assert len(expected) == 20
     for kill_at in range(1, events + 1):
         directory = tmp_path / f"killed-{kill_at}"
         with pytest.raises(Killed):

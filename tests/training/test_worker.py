@@ -28,6 +28,21 @@ for number in range(2):
     threading.Thread(target=run_isolated, args=(jobs.hanging, 1), kwargs={"result": path, "timeout": 600}).start()
 """
 
+SCRIPT = """
+import sys
+from pathlib import Path
+
+with Path(sys.argv[1]).open("a") as log:
+    log.write("imported\\n")
+if __name__ == "__main__":
+    from tests.training import jobs
+    from training.worker import preload, run_isolated
+
+    preload()
+    outcome = run_isolated(jobs.value, 1, result=Path(sys.argv[2]), timeout=60)
+    sys.exit(outcome.status != "ok" or __file__ != sys.modules["__main__"].__file__)
+"""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _server() -> None:
@@ -77,6 +92,15 @@ def test_a_value_comes_back_by_file(file: Path) -> None:
 def test_a_child_leads_its_own_group_on_one_thread_and_does_not_import_the_main_module(file: Path) -> None:
     found = run_isolated(jobs.surroundings, result=file, timeout=PATIENCE).value
     assert found == {"threads": 1, "openmp": ENVIRONMENT["OMP_NUM_THREADS"], "leader": True, "main": None}
+
+
+def test_a_script_is_not_imported_by_its_children(tmp_path: Path) -> None:
+    script, log = tmp_path / "script.py", tmp_path / "log"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(log), str(tmp_path / "result.json")]
+    root = Path(__file__).parents[2]
+    subprocess.run(command, check=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    assert log.read_text() == "imported\n"
 
 
 def test_the_server_has_imported_what_the_first_step_needs(file: Path) -> None:
