@@ -48,10 +48,9 @@ def chosen(ledger: Ledger, name: str, number: int | None) -> int:
     raise BadInput(f"search {name} has no evaluated candidate yet: name one, or wait")
 
 
-def front(ledger: Ledger) -> list[int]:
-    """Returns the numbers of the candidates that no other beats in both error and parameters, smallest first."""
-    found = sorted(ledger.front(AXES), key=lambda e: (e.objectives["parameters"], e.number))
-    return [evaluation.number for evaluation in found]
+def front(ledger: Ledger) -> list[Evaluation]:
+    """Returns the evaluations that no other beats in both error and parameters, smallest network first."""
+    return sorted(ledger.front(AXES), key=lambda e: (e.objectives["parameters"], e.number))
 
 
 def gains(candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> dict[int, float]:
@@ -102,11 +101,11 @@ def child_files(candidate: Candidate, evaluation: Evaluation) -> dict[str, str]:
 def artifacts(ledger: Ledger, name: str, directory: Path) -> dict[str, float]:
     """Writes the search run's artifacts into a directory and returns its metrics."""
     candidates, evaluations, spent = ledger.candidates(), ledger.evaluations(), ledger.spent()
-    numbers = front(ledger)
+    best_ones = front(ledger)
     (directory / "lineage.html").write_text(page(name, candidates, evaluations))
-    rows = [{"number": n, **evaluations[n].objectives, **evaluations[n].cost} for n in numbers]
+    rows = [{"number": e.number, **e.objectives, **e.cost} for e in best_ones]
     (directory / "front.json").write_text(json.dumps(rows, indent=1))
-    draw_front(evaluations, numbers, directory / "front.png")
+    draw_front(evaluations, best_ones, directory / "front.png")
     winner = best(ledger)
     return {
         "evaluations": spent.evaluations,
@@ -117,14 +116,14 @@ def artifacts(ledger: Ledger, name: str, directory: Path) -> dict[str, float]:
     }
 
 
-def draw_front(evaluations: Mapping[int, Evaluation], numbers: Sequence[int], file: Path) -> None:
+def draw_front(evaluations: Mapping[int, Evaluation], best_ones: Sequence[Evaluation], file: Path) -> None:
     """Draws error against parameters, with the Pareto front as steps, into a picture file."""
     from matplotlib.figure import Figure  # half a second, and only this needs it
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     points = [e.objectives for e in evaluations.values() if e.ok]
-    chosen = [evaluations[n].objectives for n in numbers]
+    chosen = [e.objectives for e in best_ones]
     axes.scatter([p["parameters"] for p in points], [p["error"] for p in points], s=18, c="#9aa5b1", label="candidates")
     axes.step(
         [p["parameters"] for p in chosen],
@@ -134,8 +133,9 @@ def draw_front(evaluations: Mapping[int, Evaluation], numbers: Sequence[int], fi
         marker="o",
         label="Pareto front",
     )
-    for number, point in zip(numbers, chosen, strict=True):
-        axes.annotate(str(number), (point["parameters"], point["error"]), xytext=(5, 5), textcoords="offset points")
+    for one in best_ones:
+        place = (one.objectives["parameters"], one.objectives["error"])
+        axes.annotate(str(one.number), place, xytext=(5, 5), textcoords="offset points")
     axes.set(xlabel="parameters", ylabel="validation error", xscale="log")
     axes.grid(alpha=0.3)
     axes.legend()

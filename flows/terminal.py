@@ -115,7 +115,7 @@ def summary(ledger: Ledger, screen: Console) -> None:
     """Prints best, front, spent, failures and the gains over the no-op control."""
     candidates, evaluations, spent = ledger.candidates(), ledger.evaluations(), ledger.spent()
     if winner := report.best(ledger):
-        screen.print(evaluations_table([evaluations[n] for n in report.front(ledger)], candidates, "Pareto front"))
+        screen.print(evaluations_table(report.front(ledger), candidates, "Pareto front"))
         facts = winner.objectives
         screen.print(
             f"Best: child {winner.number}, error {facts['error']:.4f}, {facts['parameters']:,.0f} parameters, "

@@ -28,6 +28,7 @@ from search import Candidate, Evaluation, Ledger
 
 SECONDS_BETWEEN_DRAINS = 2.0
 SECONDS_BETWEEN_PAGES = 20.0
+SHARE_FOR_PAGES = 0.02  # of one core; a family of thousands takes seconds to draw
 log = logging.getLogger("morphogen.tracking")
 for chatter in ("mlflow.store.db.utils", "alembic"):
     logging.getLogger(chatter).setLevel(logging.WARNING)
@@ -110,7 +111,7 @@ class Tracker:
             self.client.log_artifacts(self.run, scratch)
             now = int(time.time() * 1000)
             metrics = [Metric(key, value, now, int(facts["evaluations"])) for key, value in facts.items()]
-            runs = ledger.external_ids(report.front(ledger))
+            runs = ledger.external_ids([e.number for e in report.front(ledger)])
             links = ", ".join(self._link(number, run) for number, run in runs.items())
             tags = [RunTag("mlflow.note.content", f"Pareto front: {links}\n\nFamily tree: artifact `lineage.html`")]
             self.client.log_batch(self.run, metrics=metrics, tags=tags)
@@ -153,8 +154,10 @@ class Tracker:
         while not stop.wait(SECONDS_BETWEEN_DRAINS):
             try:
                 if self.drain() and time.monotonic() > page_due:
+                    begun = time.monotonic()
                     self.publish()
-                    page_due = time.monotonic() + SECONDS_BETWEEN_PAGES
+                    took = time.monotonic() - begun
+                    page_due = begun + max(SECONDS_BETWEEN_PAGES, took / SHARE_FOR_PAGES)
             except (MlflowException, OSError) as error:
                 log.warning("MLflow did not answer, will try again: %s", report.redacted(str(error).splitlines()[0]))
 

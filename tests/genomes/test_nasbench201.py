@@ -9,8 +9,6 @@ import itertools
 from collections import defaultdict
 from functools import lru_cache
 
-import pytest
-
 from genomes import Genome, Module, equivalent, fingerprint
 from genomes.operations import Add, AvgPool, BatchNorm, Call, Conv, Identity, Input, Operation, Output, ReLU
 
@@ -119,7 +117,6 @@ def test_no_two_cells_are_split_that_compute_the_same() -> None:
             assert found.setdefault(reduced(cells[0]), mark) == mark, cells[0]
 
 
-@pytest.mark.slow
 def test_all_cells_of_a_class_are_equivalent_by_the_exact_check() -> None:
     for cell, *others in buckets().values():
         first = written(cell)

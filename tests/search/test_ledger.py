@@ -117,7 +117,7 @@ def test_no_objective_that_is_not_finite_is_recorded(value: float, place: Path) 
             ledger.told(ok(0, error=value), 0.0)
         assert ledger.pending() == [0]
         ledger.told(ok(0, error=0.5), 0.0)
-        with pytest.raises(sqlite3.IntegrityError, match="CHECK|NOT NULL"):
+        with pytest.raises(sqlite3.IntegrityError, match=r"CHECK|NOT NULL"):
             ledger._db.execute("INSERT INTO objective VALUES (0, 'macs', ?)", (value,))
 
 

@@ -212,8 +212,12 @@ def test_nothing_is_left_of_a_search_that_is_killed(tmp_path: Path) -> None:
     environment = {**os.environ, marker: "1", "PYTHONPATH": "."}
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
     with subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2]) as parent:
-        # the parent, its resource tracker and its server, two children, and one process of each child
-        assert until(lambda: len(marked(marker)) >= 7), marked(marker)
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
-        assert until(lambda: not marked(marker), 10), marked(marker)
+        try:
+            # the parent, its resource tracker and its server, two children, and one process of each child
+            assert until(lambda: len(marked(marker)) >= 7), marked(marker)
+            parent.kill()
+            parent.wait()
+            assert until(lambda: not marked(marker), 10), marked(marker)
+        finally:
+            for pid in marked(marker):
+                os.kill(pid, signal.SIGKILL)
