@@ -1,10 +1,10 @@
 """SearchConfig: a whole experiment as one validated value, read from YAML and shown as a form by Prefect."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evo import AgingSettings, NSGA2Settings, VariationSettings
 from flows.home import NAME, BadInput
@@ -16,6 +16,7 @@ from training.spec import DataSpec
 
 MAX_BYTES = 64 * 1024
 PRESETS = Path(__file__).parent / "presets"
+OBJECTIVES = ("error", "parameters", "macs", "activation_bytes")
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -37,6 +38,14 @@ class Strategy(BaseModel):
     aging: AgingSettings = AgingSettings()
     random: RandomSettings = RandomSettings()
     variation: VariationSettings = VariationSettings()
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        """Refuses objectives that no evaluation has."""
+        for name in (*self.nsga2.objectives, self.aging.objective):
+            if name not in OBJECTIVES:
+                raise ValueError(f"objectives must be among {', '.join(OBJECTIVES)}, got {name!r}")
+        return self
 
 
 class SearchConfig(BaseModel):

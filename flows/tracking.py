@@ -164,9 +164,9 @@ class Tracker:
     def _experiment(self, artifacts: str | None) -> str:
         if found := self.client.get_experiment_by_name(self.name):
             return str(found.experiment_id)
-        return self.client.create_experiment(
-            self.name, artifacts, {"mlflow.experimentKind": "custom_model_development"}
-        )
+        view = {f"mlflow.sharedViewState.{VIEW}": json.dumps(VIEW_STATE)}
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return self.client.create_experiment(self.name, artifacts, {**kind, **view})
 
     def _search_run(self, facts: Mapping[str, Any]) -> str:
         found = self.client.search_runs([self.experiment], "tags.`morphogen.kind` = 'search'")

@@ -33,6 +33,10 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a negative seed": ({"seed": -1}, ["seed", "-1"]),
     "an unsafe name": ({"name": "../up"}, ["name", "../up"]),
     "an unknown strategy": ({"strategy": {"kind": "magic"}}, ["strategy.kind", "nsga2", "magic"]),
+    "an objective that nobody measures": (
+        {"strategy": {"nsga2": {"objectives": ["fame"]}}},
+        ["strategy", "macs", "fame"],
+    ),
     "an unknown data set": ({"data": {"name": "imagenet21k"}}, ["imagenet21k", "digits", "fashion_mnist"]),
     "a function that is not there": ({"data": {"name": "no.such:thing"}}, ["no.such:thing", "import"]),
     "an image folder that is not there": (
