@@ -1,11 +1,12 @@
 """Assembly: the parts of a search, made from its configuration."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evo import NSGA2, AgingEvolution
 from flows.config import SearchConfig
 from flows.home import BadInput, Home
-from genomes import InvalidGenome
+from genomes import Genome, InvalidGenome, expand, load_genome
 from genomes.spaces.residual import ResidualSpace
 from search import Ledger, Strategy, WeightStore
 from strategies import RandomSearch
@@ -57,9 +58,11 @@ def proposer(config: SearchConfig, space: ResidualSpace) -> Strategy:
     """Returns the strategy that a configuration asks for.
 
     Raises:
+        BadInput: a founder's file cannot be used.
         InvalidGenome: no starter fits the limits.
     """
     chosen, limits = config.strategy, config.space.budgets
+    starters = [founder(Path(file), space) for file in config.founders] or space.starters()
     match chosen.kind:
         case "random":
             return RandomSearch(space, limits, config.seed, chosen.random, config.fidelity)
@@ -68,4 +71,26 @@ def proposer(config: SearchConfig, space: ResidualSpace) -> Strategy:
                 space.starters(), limits, config.seed, chosen.aging, chosen.variation, config.fidelity
             )
         case "nsga2":
-            return NSGA2(space.starters(), limits, config.seed, chosen.nsga2, chosen.variation, config.fidelity)
+            return NSGA2(starters, limits, config.seed, chosen.nsga2, chosen.variation, config.fidelity)
+
+
+def founder(file: Path, space: ResidualSpace) -> Genome:
+    """Returns the genome in a file.
+
+    Raises:
+        BadInput: the file cannot be read, holds no valid genome, or one for other data or over the limits.
+    """
+    try:
+        genome = load_genome(file.read_bytes(), space.limits.budgets)
+    except OSError as error:
+        raise BadInput(f"the founder {file} cannot be read: {error.strerror}") from None
+    except InvalidGenome as error:
+        raise BadInput(f"the founder {file} must be a valid genome within the limits of `space`: {error}") from None
+    expansion = expand(genome)
+    given = (expansion.shape(genome[genome.root].inputs[0]), expansion.shape(genome[genome.root].output))
+    if given != (space.shape, (space.classes,)):
+        raise BadInput(
+            f"the founder {file} must map {list(space.shape)} to {space.classes} classes, as the data does; "
+            f"it maps {list(given[0])} to {list(given[1])}"
+        )
+    return genome

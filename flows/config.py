@@ -56,6 +56,10 @@ class SearchConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, description="of every random choice")] = 0
     data: DataSpec = DataSpec()
     space: ResidualLimits = ResidualLimits()
+    founders: Annotated[
+        tuple[str, ...],
+        Field(description="genome JSON files to begin with, such as exported ones; none: the space's own"),
+    ] = ()
     strategy: Strategy = Strategy()
     recipe: Recipe = Recipe()
     fidelity: Fidelity = Fidelity()

@@ -79,4 +79,4 @@ def _calls(genome: Genome) -> Counter[str]:
 
 
 def _name(called: str, module: str, call: str, ordinal: int) -> str:
-    return f"{called[:LONGEST_STEM]}_{short_hash('inline', module, call, ordinal)}"
+    return f"{called[:LONGEST_STEM].rstrip('_')}_{short_hash('inline', module, call, ordinal)}"

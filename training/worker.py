@@ -1,6 +1,6 @@
 """Isolation: one process for each job, from a server that has torch loaded; whatever ends it is one failed job.
 
-A forkserver child starts in about 20 ms, since torch is imported once. It leads a process group of its own, and a
+A forkserver child takes 30 ms of hand-over, since torch is imported once. It leads a process group of its own, and a
 thread in it waits for the death of the process that asked: after `kill -9` of a search nothing is left. Results come
 by file, under a name that only a whole file gets, and count only if the child ended well.
 """
