@@ -14,6 +14,7 @@ from genomes.drawing import draw
 from search import Candidate, Evaluation, Ledger
 
 AXES = ("error", "parameters")
+LABEL_DISTANCE = 1.25  # as a factor of parameters
 
 
 def redacted(text: str) -> str:
@@ -133,10 +134,19 @@ def draw_front(evaluations: Mapping[int, Evaluation], best_ones: Sequence[Evalua
         marker="o",
         label="Pareto front",
     )
-    for one in best_ones:
+    for one in _apart(best_ones):
         place = (one.objectives["parameters"], one.objectives["error"])
         axes.annotate(str(one.number), place, xytext=(5, 5), textcoords="offset points")
     axes.set(xlabel="parameters", ylabel="validation error", xscale="log")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=120)
+
+
+def _apart(best_ones: Sequence[Evaluation]) -> list[Evaluation]:
+    """Returns those whose labels do not cover each other, from the best one on."""
+    kept: list[Evaluation] = []
+    for one in reversed(best_ones):
+        if not kept or kept[-1].objectives["parameters"] > LABEL_DISTANCE * one.objectives["parameters"]:
+            kept.append(one)
+    return kept

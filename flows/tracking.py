@@ -26,6 +26,7 @@ from flows.home import BadInput, Home
 from flows.settings import DEFAULTS
 from search import Candidate, Evaluation, Ledger
 
+LINKS = 8  # to members of the front; the UI folds a longer description under a gradient that swallows clicks
 SECONDS_BETWEEN_DRAINS = 2.0
 SECONDS_BETWEEN_PAGES = 20.0
 SHARE_FOR_PAGES = 0.02  # of one core; a family of thousands takes seconds to draw
@@ -111,7 +112,7 @@ class Tracker:
             self.client.log_artifacts(self.run, scratch)
             now = int(time.time() * 1000)
             metrics = [Metric(key, value, now, int(facts["evaluations"])) for key, value in facts.items()]
-            runs = ledger.external_ids([e.number for e in report.front(ledger)])
+            runs = ledger.external_ids([e.number for e in report.front(ledger)[-LINKS:]])
             links = ", ".join(self._link(number, run) for number, run in runs.items())
             tags = [RunTag("mlflow.note.content", f"Pareto front: {links}\n\nFamily tree: artifact `lineage.html`")]
             self.client.log_batch(self.run, metrics=metrics, tags=tags)

@@ -117,7 +117,8 @@ function path(m) {
 // One small chart for each column of the learning curve; the first of these columns that is there counts along x.
 function curves(curve) {
   const across = ['examples', 'step', 'epoch', 'seconds'].find((name) => curve[name]);
-  const names = Object.keys(curve).filter((name) => name !== across && curve[name].filter(has).length > 1);
+  const names = Object.keys(curve).filter((name) => name !== across && curve[name].filter(has).length > 1)
+    .sort((a, b) => (a === 'learning_rate') - (b === 'learning_rate')); // what it is about comes first
   return names.slice(0, 4).flatMap((name) => section(`Learning curve: ${name.replaceAll('_', ' ')}`, chart(curve[across] || curve[name].map((_, i) => i), curve[name], across)));
 }
 
