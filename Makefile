@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export OMP_NUM_THREADS := 1
 
-.PHONY: search test test-all check install bench clean
+.PHONY: search test test-slow check install bench clean
 
 search: $(INSTALLED)  ## a real search on digits: two minutes on two cores
 	$(BIN)/morphogen search
@@ -12,8 +12,8 @@ search: $(INSTALLED)  ## a real search on digits: two minutes on two cores
 test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 
-test-all: $(INSTALLED)  ## all tests
-	$(BIN)/pytest -q -n 2 --dist loadfile
+test-slow: $(INSTALLED)  ## the others: twenty `kill -9` of a search
+	$(BIN)/pytest -q -m slow
 
 check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -67,9 +67,7 @@ def proposer(config: SearchConfig, space: ResidualSpace) -> Strategy:
         case "random":
             return RandomSearch(space, limits, config.seed, chosen.random, config.fidelity)
         case "aging":
-            return AgingEvolution(
-                space.starters(), limits, config.seed, chosen.aging, chosen.variation, config.fidelity
-            )
+            return AgingEvolution(starters, limits, config.seed, chosen.aging, chosen.variation, config.fidelity)
         case "nsga2":
             return NSGA2(starters, limits, config.seed, chosen.nsga2, chosen.variation, config.fidelity)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,8 +55,8 @@ def resume(
     from search import Ledger
 
     with Ledger.read(Home(home).search(name)) as ledger:
-        document = dict(ledger.config)
-    if slots:
+        document = {**ledger.config, "name": name}
+    if slots is not None:
         document["slots"] = {"cpu": slots}
     bounds = {"seconds": seconds, "candidates": candidates}
     document["budget"] = {**document["budget"], **{key: bound for key, bound in bounds.items() if bound is not None}}
@@ -111,10 +112,11 @@ def sync(name: str, home: HomeOption = HOME) -> None:
     from flows.tracking import Tracker
     from search import Ledger
 
-    with Ledger.read(Home(home).search(name)) as ledger:
+    with Ledger.open(Home(home).search(name)) as ledger:  # locked: a search that runs sends for itself
         config = validated(ledger.config, name)
-    tracker = Tracker(Home(home), name, config.tracking, config.facts())
-    tracker.finish()
+        tracker = Tracker(Home(home), name, config.tracking, config.facts())
+        tracker.check()
+        tracker.finish("KILLED" if ledger.pending() else "FINISHED")
     if left := tracker.lag():
         raise BadInput(f"MLflow did not take {left} evaluations; they are kept, try again")
     typer.echo("MLflow holds what the ledger holds")
@@ -143,9 +145,9 @@ def _run(config: SearchConfig, home: Path) -> None:
     typer.echo(f"Export:   {_command('export', config.name, home)} --to exported")
     typer.echo(f"Resume:   {_command('resume', config.name, home)}{longer}")
     if not config.tracking:
-        typer.echo(
-            f"MLflow:   {Path(sys.argv[0]).parent / 'mlflow'} ui --backend-store-uri {place.tracking_uri}, then open"
-        )
+        program = str(Path(sys.argv[0]).parent / "mlflow")
+        command = shlex.join([program, "ui", "--backend-store-uri", place.tracking_uri])
+        typer.echo(f"MLflow:   {command}, then open")
     typer.echo(f"          {result['address']}")
     if result["untracked"]:
         typer.echo(f"MLflow has not heard of {result['untracked']} evaluations: {_command('sync', config.name, home)}")
@@ -158,7 +160,7 @@ def _quiet_prefect() -> None:
 
 
 def _command(verb: str, name: str, home: Path) -> str:
-    return f"{sys.argv[0]} {verb} {name}" + ("" if home == HOME else f" --home {home}")
+    return shlex.join([sys.argv[0], verb, name, *([] if home == HOME else ["--home", str(home)])])
 
 
 def main() -> None:
@@ -174,7 +176,7 @@ def _guarded(command: Callable[[], Any]) -> None:
         command()
     except DiskFull as error:
         _fail(error, 75)
-    except (BadInput, SearchError, InvalidGenome) as error:
+    except (BadInput, SearchError, InvalidGenome, OSError) as error:  # an OSError names the file
         _fail(error, 2)
 
 

@@ -1,5 +1,6 @@
 """SearchConfig: a whole experiment as one validated value, read from YAML and shown as a form by Prefect."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -7,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from evo import AgingSettings, NSGA2Settings, VariationSettings
-from flows.home import NAME, BadInput
+from flows.home import NAME, BadInput, redacted
 from genomes.spaces.residual import ResidualLimits
 from search import Budget, Fidelity
 from strategies import RandomSettings
@@ -17,7 +18,7 @@ from training.spec import DataSpec
 MAX_BYTES = 64 * 1024
 PRESETS = Path(__file__).parent / "presets"
 OBJECTIVES = ("error", "parameters", "macs", "activation_bytes")
-STRICT = ConfigDict(extra="forbid", frozen=True)
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Slots(BaseModel):
@@ -70,6 +71,20 @@ class SearchConfig(BaseModel):
         None
     )
 
+    @model_validator(mode="after")
+    def _meant(self) -> Self:
+        """Refuses what would be stored in the clear, or not be heeded."""
+        if self.tracking and redacted(self.tracking) != self.tracking:
+            raise ValueError(
+                "tracking must hold no user, password or token, since it is stored with the search: set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or what your database reads, such as PGPASSWORD"
+            )
+        if self.founders and self.strategy.kind == "random":
+            raise ValueError("founders must be left out with the random strategy, which begins with none")
+        if self.budget.seconds == math.inf:
+            raise ValueError("budget.seconds must be finite, or left out for no bound")
+        return self
+
     def facts(self) -> dict[str, Any]:
         """Returns the settings as flat names and values, for tables."""
         return dict(_flat("", self.model_dump(mode="json", exclude={"tracking"})))
@@ -82,16 +97,18 @@ def read(file: Path, **changes: Any) -> SearchConfig:
         BadInput: not a readable, small, plain YAML file, or not a valid configuration.
     """
     try:
-        text = file.read_text()
-        if len(text) > MAX_BYTES:
-            raise BadInput(f"a configuration must be at most {MAX_BYTES} bytes, {file} has {len(text)}")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise BadInput(f"a configuration must have no YAML aliases, {file} has some")
-        document = yaml.safe_load(text)
+        text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the configuration {file} cannot be read: {getattr(error, 'strerror', error)}") from None
-    except yaml.YAMLError as error:
+    if len(text) > MAX_BYTES:
+        raise BadInput(f"a configuration must be at most {MAX_BYTES} bytes, {file} has {len(text)}")
+    try:
+        aliased = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader))
+        document = None if aliased else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError: a date or number that is none
         raise BadInput(f"the configuration {file} must be YAML: {' '.join(str(error).split())}") from None
+    if aliased:
+        raise BadInput(f"a configuration must have no YAML aliases, {file} has some")
     if not isinstance(document, dict):
         raise BadInput(f"the configuration {file} must be a mapping of keys to values")
     return validated({**document, **{key: value for key, value in changes.items() if value is not None}}, str(file))
@@ -111,7 +128,8 @@ def validated(document: Any, place: str) -> SearchConfig:
         known = ""
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = f"; the keys of the whole configuration are {', '.join(SearchConfig.model_fields)}"
-        raise BadInput(f"{place}: {where}: {first['msg']}, got {str(first['input'])[:80]!r}{known}") from None
+        got = "" if isinstance(first["input"], dict) else f", got {redacted(str(first['input']))[:80]!r}"
+        raise BadInput(f"{place}: {where}: {first['msg']}{got}{known}") from None
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from flows import report
-from flows.assembly import planned
 from flows.config import validated
 from flows.home import BadInput, Home
 from search import Ledger, WeightStore
@@ -16,6 +15,7 @@ def exported(home: Home, name: str, number: int | None, directory: Path) -> str:
         BadInput: the candidate has no weights, or the directory cannot be used.
         CorruptWeights: its weights are damaged.
     """
+    from training.data import prepare
     from training.errors import TrainingError
     from training.export import export
 
@@ -25,11 +25,11 @@ def exported(home: Home, name: str, number: int | None, directory: Path) -> str:
         evaluation = ledger.evaluations([chosen]).get(chosen)
     if evaluation is None or evaluation.weights is None:
         raise BadInput(f"candidate {chosen} of search {name} has no weights: it failed, or is not trained yet")
-    prepared, _ = planned(config, home)
-    mean, deviation = prepared.normal
     genome, weights = WeightStore(home.search(name) / "weights").get(evaluation.weights)
     error = evaluation.objectives["error"]
     try:
+        prepared = prepare(config.data, home.data)
+        mean, deviation = prepared.normal
         done = export(genome, weights, directory, mean=mean, std=deviation, classes=prepared.classes, error=error)
     except TrainingError as failure:
         raise BadInput(str(failure)) from None

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+TAKEN = ("data", "mlflow-artifacts")  # of the directories beside the searches
 
 
 class BadInput(ValueError):
     """What the user gave cannot be used; the message says what should be, where, and what to do."""
+
+
+def redacted(text: str) -> str:
+    """Returns `text` without the user and password of any address in it."""
+    return re.sub(r"((?:password|token)=)[^&\s]+", r"\1***", re.sub(r"://\S*@", "://***@", text))
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,12 @@ class Home:
         """Returns the directory of one search.
 
         Raises:
-            BadInput: not a name that is safe as a directory.
+            BadInput: not a name that is safe as a directory, or that of another directory.
         """
+        if name in TAKEN:
+            raise BadInput(
+                f"a search's name must not be {' or '.join(TAKEN)}, which are other directories; got {name!r}"
+            )
         if not NAME.fullmatch(name):
             raise BadInput(f"a search's name must match {NAME.pattern}, got {name!r}")
         return self.root / name
@@ -62,6 +72,6 @@ class Home:
             self.data.mkdir(parents=True, exist_ok=True)
             probe = self.data / ".writable"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another process may probe too
         except OSError as error:
             raise BadInput(f"--home must be a writable directory, {self.root} is not: {error.strerror}") from None

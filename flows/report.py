@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from flows.home import BadInput
 from flows.lineage import page
+from genomes import InvalidGenome
 from genomes.drawing import draw
 from search import Candidate, Evaluation, Ledger
 
 AXES = ("error", "parameters")
+CHARACTERS = 4000  # of a tag; MLflow keeps 8000 bytes
 LABEL_DISTANCE = 1.25  # as a factor of parameters
-
-
-def redacted(text: str) -> str:
-    """Returns `text` with the password of every address in it hidden."""
-    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", text)
 
 
 def edits(candidate: Candidate) -> str:
@@ -85,18 +82,20 @@ def tags(name: str, candidate: Candidate, evaluation: Evaluation) -> dict[str, s
     }
     told |= {"reason": evaluation.reason} if evaluation.reason else {}
     told |= {"twin": str(evaluation.twin)} if evaluation.twin is not None else {}
-    return {f"morphogen.{key}": value for key, value in told.items()}
+    return {f"morphogen.{key}": value[:CHARACTERS] for key, value in told.items()}
 
 
 def child_files(candidate: Candidate, evaluation: Evaluation) -> dict[str, str]:
-    """Returns the artifacts of a child run by file name."""
+    """Returns the artifacts of a child run by file name; a genome that cannot be built has no picture."""
     certificates = [asdict(certificate) for certificate in evaluation.certificates]
     changes = [{"rule": edit.rule, "site": dict(edit.site), "modes": sorted(edit.modes)} for edit in candidate.edits]
-    return {
-        "architecture.svg": draw(candidate.genome, f"candidate {candidate.number}"),
+    told = {
         "genome.json": candidate.genome.to_json().decode(),
         "edits.json": json.dumps({"edits": changes, "certificates": certificates}, indent=1),
     }
+    with suppress(InvalidGenome):
+        told["architecture.svg"] = draw(candidate.genome, f"candidate {candidate.number}")
+    return told
 
 
 def artifacts(ledger: Ledger, name: str, directory: Path) -> dict[str, float]:

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from multiprocessing import active_children
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 from flows import settings  # before prefect, which reads its settings when it is imported
@@ -55,11 +58,14 @@ def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any
     place.make()
     prepared, strategy = planned(config, place)
     tracker = Tracker(place, config.name, config.tracking, config.facts())
+    if config.name not in place.names():
+        tracker.check()  # a new search wants to know; one that goes on is not stopped by a dead server
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.create(place.search(config.name), document, FREE))
         evaluator = trainer(config, place, prepared)
         tidy(ledger, evaluator)
         stack.enter_context(tracker.running())
+        stack.callback(stop_children)
         watch = stack.enter_context(display(config.budget))
         progress = drive(strategy, dispatcher(evaluator), ledger, config.budget, config.slots.cpu, watch)
     best = progress.best
@@ -73,11 +79,21 @@ def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any
     }
 
 
+def stop_children() -> None:
+    """Kills the children in flight, if the search ends with any: Prefect would wait for them."""
+    for process in active_children():
+        if isinstance(process, ForkServerProcess):
+            process.kill()
+
+
 def dispatcher(evaluator: Evaluator) -> Callable[[Candidate, Mapping[int, Evaluation], Done], None]:
     """Returns what the loop starts evaluations with: one Prefect task run each."""
 
     def dispatch(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
+        begun = Event()
+
         def work() -> Evaluation:
+            begun.set()
             try:
                 evaluation = evaluator(candidate, parents)
             except BaseException as error:
@@ -87,6 +103,8 @@ def dispatcher(evaluator: Evaluator) -> Callable[[Candidate, Mapping[int, Evalua
             return evaluation
 
         origin = f" of {candidate.parents[0]}" if candidate.parents else ""
-        child.submit(f"{candidate.number} {report.edits(candidate)}{origin}", work)
+        future = child.submit(f"{candidate.number} {report.edits(candidate)}{origin}", work)
+        missed = RuntimeError(f"Prefect did not start child {candidate.number}: look at its server, then resume")
+        future.add_done_callback(lambda _: None if begun.is_set() else done(missed))
 
     return dispatch

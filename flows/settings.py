@@ -14,7 +14,7 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the outbox tries again; a request sent twice could make two runs
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "OMP_NUM_THREADS": "1",
 }

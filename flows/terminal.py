@@ -128,7 +128,9 @@ def summary(ledger: Ledger, screen: Console) -> None:
     failures = [e for e in evaluations.values() if not e.ok]
     screen.print(f"Failures: {len(failures) or 'none'}")
     for failure in failures[:10]:
-        screen.print(f"  child {failure.number}: {failure.status}: {failure.reason}", markup=False)
+        screen.print(Text(f"  child {failure.number}: {failure.status}: {failure.reason}"))
+    if len(failures) > 10:
+        screen.print(f"  and {len(failures) - 10} more")
     _gains(candidates, evaluations, screen)
 
 
@@ -154,18 +156,21 @@ def _gains(candidates: dict[int, Candidate], evaluations: dict[int, Evaluation],
 
 
 def family(ledger: Ledger, number: int) -> Tree:
-    """Returns a candidate's ancestors as a tree: the founder on top, each edit with its certificate below."""
+    """Returns a candidate's line as a tree: the founder on top, then each child of the one before it, with its edits.
+
+    The line is not nested, since after thirty edits nothing would be left of the terminal's width.
+    """
     chain = [number]
     while parents := ledger.candidate(chain[-1]).parents:
         chain.append(parents[0])
-    top = branch = Tree(_member(ledger, chain[-1]))
+    top = Tree(_member(ledger, chain[-1]))
     for member in reversed(chain[:-1]):
-        branch = branch.add(_member(ledger, member))
+        top.add(_member(ledger, member))
     return top
 
 
 def _member(ledger: Ledger, number: int) -> Text:
-    candidate, evaluation = ledger.candidate(number), ledger.evaluations().get(number)
+    candidate, evaluation = ledger.candidate(number), ledger.evaluation(number)
     text = Text(f"{number} ", style="bold").append(report.edits(candidate), style="cyan")
     if evaluation is None:
         return text.append(" in training", style="dim")

@@ -1,8 +1,8 @@
 """Tracking: MLflow as a view of the ledger, written by one thread; the only file that imports mlflow.
 
 The ledger's outbox says what is still to be shown. A dead server therefore never stops a search, and whatever it
-missed is sent when it is back, or by `morphogen sync`. Runs are looked up by tag before they are made, so that an
-evaluation is shown once even if the sender died between making a run and noting it.
+missed is sent when it is back, or by `morphogen sync`. Runs that the outbox does not name are removed whenever the
+sender begins anew, so that an evaluation is shown once even if it died between making a run and noting it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,20 +20,20 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 
 from flows import report
-from flows.home import BadInput, Home
+from flows.home import BadInput, Home, redacted
 from flows.settings import DEFAULTS
 from search import Candidate, Evaluation, Ledger
 
 LINKS = 8  # to members of the front; the UI folds a longer description under a gradient that swallows clicks
 SECONDS_BETWEEN_DRAINS = 2.0
+SECONDS_BETWEEN_TRIES = 60.0  # at most, while the server is dead
 SECONDS_BETWEEN_PAGES = 20.0
 SHARE_FOR_PAGES = 0.02  # of one core; a family of thousands takes seconds to draw
 log = logging.getLogger("morphogen.tracking")
 for chatter in ("mlflow.store.db.utils", "alembic"):
-    logging.getLogger(chatter).setLevel(logging.WARNING)
+    logging.getLogger(chatter).setLevel(logging.CRITICAL)  # what they know of a failure is in the exception too
 
 # A shared view as the MLflow UI stores it, in a tag of the experiment: metric columns are off without one.
 VIEW = "children"
@@ -50,37 +51,40 @@ assert DEFAULTS  # imported first, for its effect on MLflow's settings
 
 
 class Tracker:
-    """Sends one search's ledger to MLflow.
+    """Sends one search's ledger to MLflow; one at a time, which the ledger's lock is to ensure.
 
     Attributes:
-        experiment: the id of the search's experiment.
-        run: the id of the search run, under which the child runs are nested.
+        experiment: the id of the search's experiment; empty before the first drain.
+        run: the id of the search run, under which the child runs are nested; empty before the first drain.
     """
 
     def __init__(self, home: Home, name: str, uri: str | None, facts: Mapping[str, Any]) -> None:
-        """Connects, and finds or makes the experiment and the search run.
+        """Prepares to send; nothing is asked of MLflow yet.
 
         Args:
             home: where the ledger is.
             name: of the search.
             uri: of the MLflow server or store; None for a local SQLite file.
             facts: parameters of the search run.
-
-        Raises:
-            BadInput: MLflow cannot be reached there.
         """
         self.directory = home.search(name)
-        self.name, self.uri = name, uri
+        self.name, self.uri, self.facts = name, uri, facts
+        self.place = uri or home.tracking_uri
+        self.artifacts = None if uri else home.artifacts.as_uri()
+        self.experiment = self.run = ""
+        self._begun = False
+
+    def check(self) -> None:
+        """Asks MLflow one question, which changes nothing.
+
+        Raises:
+            BadInput: it cannot be reached.
+        """
         try:
-            self.client = MlflowClient(uri or home.tracking_uri)
-            self.experiment = self._experiment(None if uri else home.artifacts.as_uri())
-            self.run = self._search_run(facts)
-            self._known = {run.data.tags["morphogen.number"]: run.info.run_id for run in self._children()}
-        except (MlflowException, OSError, ValueError) as error:
-            place = uri or home.tracking_uri
-            reason = str(error).splitlines()[0][:200]
+            MlflowClient(self.place).get_experiment_by_name(self.name)
+        except Exception as error:  # MLflow's, SQLAlchemy's, a missing driver's
             raise BadInput(
-                f"MLflow must be reachable at {report.redacted(place)}: {report.redacted(reason)}; start it, or "
+                f"MLflow must be reachable at {redacted(self.place)}: {_line(error)}; start it, or "
                 "leave `tracking` out of the configuration to write a local file"
             ) from None
 
@@ -88,10 +92,13 @@ class Tracker:
         """Sends what the outbox holds and returns how much that was.
 
         Raises:
-            MlflowException: the server refused, or did not answer; what was not sent stays in the outbox.
+            Exception: the server refused, or did not answer; what was not sent stays in the outbox.
         """
         sent = 0
         with Ledger.read(self.directory) as ledger:
+            if not self._begun:
+                self._begin(ledger)
+            self._begun = False  # until all went well: a run may be made and not noted
             while rows := ledger.unsent(50):
                 candidates, evaluations = ledger.candidates(rows), ledger.evaluations(rows)
                 for number in rows:
@@ -99,13 +106,14 @@ class Tracker:
                     run = self._child(candidate, evaluations[number], ledger.external_ids(candidate.parents))
                     ledger.mark_sent(number, run)
                     sent += 1
+        self._begun = True
         return sent
 
     def publish(self, status: str | None = None) -> None:
         """Writes the search run's pictures and tables, and its final status if given.
 
         Raises:
-            MlflowException: as `drain`.
+            Exception: as `drain`.
         """
         with Ledger.read(self.directory) as ledger, tempfile.TemporaryDirectory() as scratch:
             facts = report.artifacts(ledger, self.name, Path(scratch))
@@ -142,8 +150,8 @@ class Tracker:
         try:
             self.drain()
             self.publish(status)
-        except (MlflowException, OSError) as error:
-            log.warning("MLflow did not answer: %s", report.redacted(str(error).splitlines()[0]))
+        except Exception as error:  # nothing that goes wrong here may harm the search
+            log.warning("MLflow was not told everything: %s", _line(error))
 
     def lag(self) -> int:
         """Returns how many evaluations are not shown yet."""
@@ -151,45 +159,66 @@ class Tracker:
             return len(ledger.unsent(1_000_000))
 
     def _work(self, stop: threading.Event) -> None:
-        page_due = 0.0
-        while not stop.wait(SECONDS_BETWEEN_DRAINS):
+        page_due, pause = 0.0, SECONDS_BETWEEN_DRAINS
+        while not stop.wait(pause):
             try:
                 if self.drain() and time.monotonic() > page_due:
                     begun = time.monotonic()
                     self.publish()
                     took = time.monotonic() - begun
                     page_due = begun + max(SECONDS_BETWEEN_PAGES, took / SHARE_FOR_PAGES)
-            except (MlflowException, OSError) as error:
-                log.warning("MLflow did not answer, will try again: %s", report.redacted(str(error).splitlines()[0]))
+                pause = SECONDS_BETWEEN_DRAINS
+            except Exception as error:  # nothing that goes wrong here may harm the search
+                pause = min(2 * pause, SECONDS_BETWEEN_TRIES)
+                log.warning("MLflow was not told everything, next try in %.0f s: %s", pause, _line(error))
 
-    def _experiment(self, artifacts: str | None) -> str:
+    def _begin(self, ledger: Ledger) -> None:
+        """Finds or makes the experiment and the search run, and removes what a sender that died left unnoted."""
+        self.client = MlflowClient(self.place)
+        self.experiment = self._experiment()
+        self.run = self._search_run()
+        noted = set(ledger.external_ids(ledger.evaluations()).values())
+        for run in list(self._children()):
+            if run.info.run_id not in noted:
+                self.client.delete_run(run.info.run_id)
+
+    def _identity(self) -> str:
+        """Returns the word by which MLflow knows this search, also among others of its name on a shared server."""
+        file = self.directory / "tracking-id"
+        if not file.exists():
+            partial = file.with_suffix(".partial")
+            partial.write_text(uuid.uuid4().hex)
+            partial.rename(file)
+        return file.read_text()
+
+    def _experiment(self) -> str:
         if found := self.client.get_experiment_by_name(self.name):
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         view = {f"mlflow.sharedViewState.{VIEW}": json.dumps(VIEW_STATE)}
         kind = {"mlflow.experimentKind": "custom_model_development"}
-        return self.client.create_experiment(self.name, artifacts, {**kind, **view})
+        return self.client.create_experiment(self.name, self.artifacts, {**kind, **view})
 
-    def _search_run(self, facts: Mapping[str, Any]) -> str:
-        found = self.client.search_runs([self.experiment], "tags.`morphogen.kind` = 'search'")
-        if found:
-            self.client.update_run(found[0].info.run_id, status="RUNNING")
-            return str(found[0].info.run_id)
-        tags = {"morphogen.kind": "search", "morphogen.search": self.name}
-        run = self.client.create_run(self.experiment, tags=tags, run_name=f"search {self.name}").info.run_id
-        self.client.log_batch(run, params=[Param(key, str(value)[:500]) for key, value in facts.items()])
-        return str(run)
+    def _search_run(self) -> str:
+        tags = {"morphogen.kind": "search", "morphogen.search": self.name, "morphogen.id": self._identity()}
+        found = self.client.search_runs([self.experiment], f"tags.`morphogen.id` = '{tags['morphogen.id']}'")
+        run = found[0] if found else self.client.create_run(self.experiment, None, tags, f"search {self.name}")
+        self.client.update_run(run.info.run_id, status="RUNNING")
+        params = [Param(key, str(value)[:500]) for key, value in self.facts.items() if key not in run.data.params]
+        self.client.log_batch(run.info.run_id, params=params)
+        return str(run.info.run_id)
 
     def _children(self) -> Iterator[Run]:
         token = None
         while True:
-            page = self.client.search_runs([self.experiment], "tags.`morphogen.kind` = 'child'", page_token=token)
+            mine = f"tags.`mlflow.parentRunId` = '{self.run}'"
+            page = self.client.search_runs([self.experiment], mine, page_token=token)
             yield from page
             if not (token := page.token):
                 return
 
     def _child(self, candidate: Candidate, evaluation: Evaluation, parents: Mapping[int, str]) -> str:
-        if stale := self._known.pop(str(candidate.number), None):
-            self.client.delete_run(stale)
         tags = {
             "mlflow.parentRunId": self.run,
             "mlflow.note.content": " · ".join(
@@ -223,21 +252,11 @@ class Tracker:
     def address(self) -> str:
         """Returns the deep link of the table of children, best first; for a file, under `mlflow ui`'s usual address."""
         server = self.uri if self.uri and self.uri.startswith("http") else "http://127.0.0.1:5000"
+        if not self.experiment:
+            return server  # it was never reached
         return f"{server}/#/experiments/{self.experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
 
 
-def shown(home: Home, name: str, uri: str | None) -> list[dict[str, Any]]:
-    """Returns what MLflow holds of a search's children: number, status, objectives; to compare with the ledger."""
-    client = MlflowClient(uri or home.tracking_uri)
-    if (experiment := client.get_experiment_by_name(name)) is None:
-        return []
-    runs = client.search_runs([experiment.experiment_id], "tags.`morphogen.kind` = 'child'", max_results=50_000)
-    return [
-        {
-            "number": int(run.data.tags["morphogen.number"]),
-            "status": run.data.tags["morphogen.status"],
-            "metrics": run.data.metrics,
-            "parents": json.loads(run.data.tags["morphogen.parents"]),
-        }
-        for run in runs
-    ]
+def _line(error: Exception) -> str:
+    """Returns what went wrong in one line, without passwords."""
+    return redacted((str(error).splitlines() or [""])[0] or type(error).__name__)[:200]

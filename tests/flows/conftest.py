@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from flows import settings  # noqa: F401  before prefect is imported
+from flows.home import Home
 
 FAST = {
     "name": "tiny",
@@ -37,3 +39,22 @@ def config(**changes: Any) -> Any:
     from flows.config import SearchConfig
 
     return SearchConfig.model_validate({**FAST, **changes})
+
+
+def shown(home: Home, name: str, uri: str | None) -> list[dict[str, Any]]:
+    """Returns what MLflow holds of a search's children: number, status, objectives; to compare with the ledger."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri or home.tracking_uri)
+    if (experiment := client.get_experiment_by_name(name)) is None:
+        return []
+    runs = client.search_runs([experiment.experiment_id], "tags.`morphogen.kind` = 'child'", max_results=50_000)
+    return [
+        {
+            "number": int(run.data.tags["morphogen.number"]),
+            "status": run.data.tags["morphogen.status"],
+            "metrics": run.data.metrics,
+            "parents": json.loads(run.data.tags["morphogen.parents"]),
+        }
+        for run in runs
+    ]

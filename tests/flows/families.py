@@ -7,11 +7,12 @@ import math
 import random
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 
 from genomes import Genome, Module
 from genomes.operations import Conv, Flatten, GlobalPool, Input, Linear, Operation, Output, ReLU
 from morphism import EXACT, INEXACT, Certificate, Edit
-from search import Candidate, Evaluation
+from search import Candidate, Evaluation, Ledger
 
 RULES = ("widen.split", "deepen.residual", "kernel.grow", "skip.add", "branch", "remove_node", "change_stride")
 
@@ -97,6 +98,16 @@ def kin(count: int, seed: int = 5, founders: int = 6) -> tuple[dict[int, Candida
         living += [candidate] if told[number].ok else []
         del living[: max(len(living) - max(8, round(count**0.5)), 0)]
     return candidates, told
+
+
+def recorded(directory: Path, candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> None:
+    """Adds a family to the ledger of a search, as if it had been trained."""
+    with Ledger.create(directory, {}) as ledger:
+        for number in sorted(candidates):
+            ledger.asked(candidates[number], str(number), float(number))
+            ledger.attempted(number)
+            if number in evaluations:
+                ledger.told(evaluations[number], float(number))
 
 
 def drawing(genome: Genome) -> str:

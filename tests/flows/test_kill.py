@@ -97,7 +97,7 @@ def test_a_search_killed_again_and_again_ends_whole(
 
 
 def check_whole(home: Path, kills: int) -> None:
-    from flows.tracking import shown
+    from tests.flows.conftest import shown
 
     total = CHILDREN + 2 * kills
     with Ledger.read(home / "tiny") as ledger:

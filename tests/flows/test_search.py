@@ -49,7 +49,7 @@ def test_ancestors_cost_is_counted(finished: Path) -> None:
 
 
 def test_mlflow_holds_what_the_ledger_holds(finished: Path) -> None:
-    from flows.tracking import shown
+    from tests.flows.conftest import shown
 
     with Ledger.read(finished / "tiny") as ledger:
         candidates, evaluations = ledger.candidates(), ledger.evaluations()
@@ -119,7 +119,7 @@ def test_a_finished_search_resumed_does_nothing(finished: Path) -> None:
 
 def test_a_finished_search_goes_on_with_a_larger_budget_and_is_shown_once(prefect_server: None, home: Path) -> None:
     from flows.search import search
-    from flows.tracking import shown
+    from tests.flows.conftest import shown
 
     search(config(budget={"candidates": 2}), home)
     search(config(budget={"candidates": 4}, slots={"cpu": 1}), home)

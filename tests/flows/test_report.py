@@ -1,0 +1,115 @@
+"""What a ledger says is counted right, and fits where it is shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows import report
+from flows.home import BadInput
+from search import Candidate, Evaluation, Ledger, SearchMissing
+from tests.flows.families import edit_of, genome_of, kin, random, recorded
+
+COUNT = 60
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("report") / "kin"
+    recorded(place, *kin(COUNT))
+    return place
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    recorded(tmp_path / "empty", {}, {})
+    return tmp_path / "empty"
+
+
+def result(number: int, error: float, parameters: float = 100.0) -> Evaluation:
+    return Evaluation(number, "ok", {"error": error, "parameters": parameters, "macs": 1.0}, {}, weights="2" * 64)
+
+
+def member(number: int, *parents: int, edited: bool = False) -> Candidate:
+    genome = genome_of((4, 4))
+    return Candidate(number, genome, parents, (edit_of(random.Random(number), genome),) if edited else ())
+
+
+def test_the_best_has_the_least_error_then_the_fewest_parameters_then_came_first(tmp_path: Path) -> None:
+    told = [result(0, 0.2, 1), result(1, 0.1, 9), result(2, 0.1, 5), result(3, 0.1, 5), Evaluation(4, "timeout")]
+    recorded(tmp_path / "s", {n: member(n) for n in range(5)}, dict(enumerate(told)))
+    with Ledger.read(tmp_path / "s") as ledger:
+        found = report.best(ledger)
+        assert found is not None
+        assert found.number == report.chosen(ledger, "s", None) == 2
+        assert report.chosen(ledger, "s", 4) == 4
+        with pytest.raises(SearchMissing, match="0 to 4"):
+            report.chosen(ledger, "s", 5)
+
+
+def test_a_search_without_results_has_no_best(empty: Path) -> None:
+    with Ledger.read(empty) as ledger:
+        assert report.best(ledger) is None
+        with pytest.raises(BadInput, match="empty has no evaluated candidate yet"):
+            report.chosen(ledger, "empty", None)
+
+
+def test_the_front_is_what_nobody_beats_smallest_first(directory: Path) -> None:
+    with Ledger.read(directory) as ledger:
+        front, all_of_them = report.front(ledger), ledger.evaluations().values()
+    points = [(e.objectives["parameters"], e.objectives["error"]) for e in front]
+    assert points == sorted(points)
+    assert [error for _, error in points] == sorted((error for _, error in points), reverse=True)
+    for evaluation in all_of_them:
+        if evaluation.ok:
+            own = (evaluation.objectives["parameters"], evaluation.objectives["error"])
+            assert any(p <= own[0] and e <= own[1] for p, e in points)
+
+
+def test_gain_is_the_error_of_the_parents_control_minus_ones_own() -> None:
+    candidates = {c.number: c for c in (member(0), member(1, 0), member(2, 0, edited=True), member(3, 2, edited=True))}
+    errors = {0: 0.4, 1: 0.3, 2: 0.25, 3: 0.1}
+    evaluations = {number: result(number, error) for number, error in errors.items()}
+    assert candidates[1].control
+    assert report.gains(candidates, evaluations) == {2: pytest.approx(0.05)}  # 3 has no control to compare with
+
+
+@pytest.mark.parametrize("failed", [1, 2])
+def test_a_failed_control_or_child_gains_nothing(failed: int) -> None:
+    candidates = {c.number: c for c in (member(0), member(1, 0), member(2, 0, edited=True))}
+    evaluations = {number: result(number, 0.3) for number in candidates} | {failed: Evaluation(failed, "timeout")}
+    assert report.gains(candidates, evaluations) == {}
+    assert report.gains(candidates, {n: e for n, e in evaluations.items() if n != failed}) == {}
+
+
+def test_tags_are_text_that_mlflow_keeps_whole() -> None:
+    candidates, evaluations = kin(COUNT)
+    for number, candidate in candidates.items():
+        told = report.tags("kin", candidate, replace(evaluations[number], reason="no room in [x] \u2028" * 1000))
+        assert json.loads(told["morphogen.parents"]) == list(candidate.parents)
+        assert all(len(value) <= report.CHARACTERS for value in told.values())
+        assert all(key.startswith("morphogen.") for key in told)
+
+
+def test_the_artifacts_of_a_search_are_written_and_its_metrics_counted(directory: Path, tmp_path: Path) -> None:
+    with Ledger.read(directory) as ledger:
+        metrics = report.artifacts(ledger, "kin", tmp_path)
+        front, best = report.front(ledger), report.best(ledger)
+    assert best is not None
+    assert metrics["evaluations"] == COUNT
+    assert metrics["failures"] == sum(not e.ok for e in kin(COUNT)[1].values())
+    assert metrics["best_error"] == best.objectives["error"]
+    rows = json.loads((tmp_path / "front.json").read_text())
+    assert [row["number"] for row in rows] == [e.number for e in front]
+    assert (tmp_path / "front.png").read_bytes().startswith(PNG)
+    assert (tmp_path / "lineage.html").read_text().startswith("<!")
+
+
+def test_a_search_that_was_stopped_before_its_first_result_has_artifacts(empty: Path, tmp_path: Path) -> None:
+    with Ledger.read(empty) as ledger:
+        assert report.artifacts(ledger, "empty", tmp_path)["evaluations"] == 0
+    assert json.loads((tmp_path / "front.json").read_text()) == []
