@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
 from flows import settings
@@ -131,12 +132,16 @@ def main() -> None:
     middle = {name: statistics.median(values) for name, values in figures.items()}
     share = (middle["flow"] * SLOTS + middle["handover"]) / (1000 * SECONDS_OF_A_CHILD)
     print(f"of {SECONDS_OF_A_CHILD:.0f}-second children on {SLOTS} slots: {share:.1%} of wall time (goal: at most 5 %)")
+    versions = {name: version(name) for name in ("prefect", "mlflow", "torch", "deap")}
     machine = {
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
     }
-    print("RESULT", json.dumps({"ms_per_child": figures, "share_of_wall": share, "children": children, **machine}))
+    print(
+        "RESULT",
+        json.dumps({"ms_per_child": figures, "share_of_wall": share, "children": children, **machine, **versions}),
+    )
 
 
 if __name__ == "__main__":

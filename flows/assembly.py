@@ -1,13 +1,16 @@
 """Assembly: the parts of a search, made from its configuration."""
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evo import NSGA2, AgingEvolution
+from evo import DISRUPTIONS, NSGA2, AgingEvolution
 from flows.config import SearchConfig
 from flows.home import BadInput, Home
 from genomes import Genome, InvalidGenome, expand, load_genome
 from genomes.spaces.residual import ResidualSpace
+from morphism import CATALOGUE
 from search import Ledger, Strategy, WeightStore
 from strategies import RandomSearch
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from training.data import Prepared
     from training.trainer import Trainer
 
+DATA, FOUNDERS = "data.safetensors", "founders"  # of one search, in its directory
 FREE = ("budget", "slots", "timeout", "tracking")  # what may change when a search is resumed
 
 
@@ -24,14 +28,42 @@ def planned(config: SearchConfig, home: Home) -> tuple["Prepared", Strategy]:
     Raises:
         BadInput: the data cannot be had, or no network fits it and the limits.
     """
-    from training.data import prepare
+    prepared = data(config, home)
+    try:
+        space = ResidualSpace(prepared.shape, prepared.classes, config.space)
+        return prepared, proposer(config, space, home.search(config.name))
+    except InvalidGenome as error:
+        raise BadInput(str(error)) from None
+
+
+def data(config: SearchConfig, home: Home) -> "Prepared":
+    """Returns the data's file: the search's own, or for a new one that of the cache, made if it is not there yet.
+
+    Raises:
+        BadInput: the data cannot be had.
+    """
+    from training.data import Prepared, prepare
     from training.errors import DataError
 
+    own = home.search(config.name) / DATA
     try:
-        prepared = prepare(config.data, home.data)
-        return prepared, proposer(config, ResidualSpace(prepared.shape, prepared.classes, config.space))
-    except (DataError, InvalidGenome) as error:
+        return Prepared.at(own) if own.exists() else prepare(config.data, home.data)
+    except DataError as error:
         raise BadInput(str(error)) from None
+
+
+def keep(config: SearchConfig, home: Home, prepared: "Prepared") -> "Prepared":
+    """Gives a search its own data and founders, which no change elsewhere reaches, and returns the data."""
+    directory = home.search(config.name)
+    with tempfile.TemporaryDirectory(dir=directory, prefix="partial-") as scratch:
+        if not (own := directory / DATA).exists():
+            shutil.copyfile(prepared.file, Path(scratch) / DATA).rename(own)
+        if config.founders and not (founders := directory / FOUNDERS).exists():
+            (partial := Path(scratch) / FOUNDERS).mkdir()
+            for number, file in enumerate(config.founders):
+                shutil.copyfile(file, partial / f"{number:03}.json")
+            partial.rename(founders)
+    return type(prepared).at(own)
 
 
 def trainer(config: SearchConfig, home: Home, prepared: "Prepared") -> "Trainer":
@@ -40,7 +72,8 @@ def trainer(config: SearchConfig, home: Home, prepared: "Prepared") -> "Trainer"
 
     directory = home.search(config.name)
     store = WeightStore(directory / "weights")
-    return Trainer(store, prepared, config.recipe, config.seed, config.timeout, directory / "results")
+    limits = config.space.budgets
+    return Trainer(store, prepared, config.recipe, config.seed, config.timeout, directory / "results", limits)
 
 
 def tidy(ledger: Ledger, evaluator: "Trainer") -> None:
@@ -54,7 +87,7 @@ def tidy(ledger: Ledger, evaluator: "Trainer") -> None:
     evaluator.store.collect(kept | evaluator.landed_weights())
 
 
-def proposer(config: SearchConfig, space: ResidualSpace) -> Strategy:
+def proposer(config: SearchConfig, space: ResidualSpace, directory: Path) -> Strategy:
     """Returns the strategy that a configuration asks for.
 
     Raises:
@@ -62,10 +95,12 @@ def proposer(config: SearchConfig, space: ResidualSpace) -> Strategy:
         InvalidGenome: no starter fits the limits.
     """
     chosen, limits = config.strategy, config.space.budgets
-    starters = [founder(Path(file), space) for file in config.founders] or space.starters()
+    files = sorted((directory / FOUNDERS).glob("*.json")) or [Path(file) for file in config.founders]
+    starters = [founder(file, space) for file in files] or space.starters()
     match chosen.kind:
         case "random":
-            return RandomSearch(space, limits, config.seed, chosen.random, config.fidelity)
+            edits = (*CATALOGUE, *DISRUPTIONS)
+            return RandomSearch(space, limits, config.seed, chosen.random, config.fidelity, edits)
         case "aging":
             return AgingEvolution(starters, limits, config.seed, chosen.aging, chosen.variation, config.fidelity)
         case "nsga2":

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -47,6 +48,7 @@ def resume(
         float | None, typer.Option(help="New bound of the whole search's wall clock, in seconds.")
     ] = None,
     candidates: Annotated[int | None, typer.Option(help="New bound of the whole search's candidates.")] = None,
+    examples: Annotated[int | None, typer.Option(help="New bound of the whole search's training examples.")] = None,
     slots: Annotated[int | None, typer.Option(help="How many children are trained at a time.")] = None,
     home: HomeOption = HOME,
 ) -> None:
@@ -58,7 +60,7 @@ def resume(
         document = {**ledger.config, "name": name}
     if slots is not None:
         document["slots"] = {"cpu": slots}
-    bounds = {"seconds": seconds, "candidates": candidates}
+    bounds = {"seconds": seconds, "candidates": candidates, "examples": examples}
     document["budget"] = {**document["budget"], **{key: bound for key, bound in bounds.items() if bound is not None}}
     _run(validated(document, name), home)
 
@@ -138,8 +140,8 @@ def _run(config: SearchConfig, home: Path) -> None:
         raise typer.Exit(130) from None
     with Ledger.read(place.search(config.name)) as ledger:
         terminal.summary(ledger, terminal.console())
-    bounds = (("--seconds", config.budget.seconds), ("--candidates", config.budget.candidates))
-    longer = "".join(f" {option} {2 * bound:.0f}" for option, bound in bounds if bound)
+    bounds = asdict(config.budget).items()
+    longer = "".join(f" --{name} {2 * bound:.0f}" for name, bound in bounds if bound)
     typer.echo(f"Files:    {place.search(config.name)}")
     typer.echo(f"Lineage:  {_command('lineage', config.name, home)}")
     typer.echo(f"Export:   {_command('export', config.name, home)} --to exported")

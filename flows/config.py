@@ -127,9 +127,19 @@ def validated(document: Any, place: str) -> SearchConfig:
         where = ".".join(str(part) for part in first["loc"]) or "configuration"
         known = ""
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            known = f"; the keys of the whole configuration are {', '.join(SearchConfig.model_fields)}"
+            known = f"; the keys there are {', '.join(_keys(first['loc'][:-1]))}"
         got = "" if isinstance(first["input"], dict) else f", got {redacted(str(first['input']))[:80]!r}"
         raise BadInput(f"{place}: {where}: {first['msg']}{got}{known}") from None
+
+
+def _keys(place: tuple[int | str, ...]) -> list[str]:
+    """Returns the keys that a part of the configuration has."""
+    schema = SearchConfig.model_json_schema()
+    part = schema
+    for key in place:
+        part = part["properties"][str(key)]
+        part = schema["$defs"][part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part
+    return list(part["properties"])
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from flows import report
+from flows.assembly import data
 from flows.config import validated
 from flows.home import BadInput, Home
 from search import Ledger, WeightStore
@@ -15,7 +16,6 @@ def exported(home: Home, name: str, number: int | None, directory: Path) -> str:
         BadInput: the candidate has no weights, or the directory cannot be used.
         CorruptWeights: its weights are damaged.
     """
-    from training.data import prepare
     from training.errors import TrainingError
     from training.export import export
 
@@ -23,12 +23,16 @@ def exported(home: Home, name: str, number: int | None, directory: Path) -> str:
         config = validated(ledger.config, name)
         chosen = report.chosen(ledger, name, number)
         evaluation = ledger.evaluations([chosen]).get(chosen)
+    if evaluation and evaluation.twin is not None and evaluation.weights is None:
+        raise BadInput(
+            f"candidate {chosen} computes the same as {evaluation.twin} and was not trained: export that one"
+        )
     if evaluation is None or evaluation.weights is None:
         raise BadInput(f"candidate {chosen} of search {name} has no weights: it failed, or is not trained yet")
     genome, weights = WeightStore(home.search(name) / "weights").get(evaluation.weights)
     error = evaluation.objectives["error"]
     try:
-        prepared = prepare(config.data, home.data)
+        prepared = data(config, home)
         mean, deviation = prepared.normal
         done = export(genome, weights, directory, mean=mean, std=deviation, classes=prepared.classes, error=error)
     except TrainingError as failure:

@@ -1,7 +1,7 @@
 """The search flow: one flow run is one search, one task run is one child."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing import active_children
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -18,7 +18,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import report
-from flows.assembly import FREE, planned, tidy, trainer
+from flows.assembly import FREE, keep, planned, tidy, trainer
 from flows.config import SearchConfig
 from flows.home import Home
 from flows.terminal import display
@@ -62,7 +62,7 @@ def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any
         tracker.check()  # a new search wants to know; one that goes on is not stopped by a dead server
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.create(place.search(config.name), document, FREE))
-        evaluator = trainer(config, place, prepared)
+        evaluator = trainer(config, place, keep(config, place, prepared))
         tidy(ledger, evaluator)
         stack.enter_context(tracker.running())
         stack.callback(stop_children)
@@ -83,7 +83,8 @@ def stop_children() -> None:
     """Kills the children in flight, if the search ends with any: Prefect would wait for them."""
     for process in active_children():
         if isinstance(process, ForkServerProcess):
-            process.kill()
+            with suppress(ValueError):  # its own thread was faster
+                process.kill()
 
 
 def dispatcher(evaluator: Evaluator) -> Callable[[Candidate, Mapping[int, Evaluation], Done], None]:

@@ -73,7 +73,7 @@ class Display:
             TextColumn("[bold]search"), BarColumn(WIDTH // 2), TextColumn("{task.percentage:.0f} % of the budget")
         )
         bar.add_task("", completed=round(100 * progress.share))
-        table = evaluations_table([*progress.front][-8:], {}, "Pareto front so far")
+        table = evaluations_table([*progress.front][:8], {}, "Pareto front so far")
         now = Text(f"training: {', '.join(map(str, progress.in_flight)) or 'nothing'}", style="dim")
         return Group(bar, Text(self.line(progress)), now, table)
 
@@ -89,7 +89,7 @@ def display(budget: Budget) -> Iterator[Display]:
 def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], title: str) -> Table:
     """Returns a table of evaluations, with their edits where the candidates are given."""
     table = Table(title=title, title_justify="left", title_style="bold")
-    for column in ("child", "error", "parameters", "MACs", "seconds", "examples with ancestors"):
+    for column in ("child", "error", "parameters", "MACs", "CPU seconds", "examples with ancestors"):
         table.add_column(column, justify="right")
     table.add_column("whose child")
     for row in rows:
@@ -125,6 +125,7 @@ def summary(ledger: Ledger, screen: Console) -> None:
         f"Spent: {spent.elapsed_seconds:.0f} s, {spent.evaluations} of {spent.candidates} children, "
         f"{spent.examples:,.0f} examples, {spent.train_seconds:.0f} s of training"
     )
+    _certificates(candidates, evaluations, screen)
     failures = [e for e in evaluations.values() if not e.ok]
     screen.print(f"Failures: {len(failures) or 'none'}")
     for failure in failures[:10]:
@@ -132,6 +133,14 @@ def summary(ledger: Ledger, screen: Console) -> None:
     if len(failures) > 10:
         screen.print(f"  and {len(failures) - 10} more")
     _gains(candidates, evaluations, screen)
+
+
+def _certificates(candidates: dict[int, Candidate], evaluations: dict[int, Evaluation], screen: Console) -> None:
+    proofs = [c for e in evaluations.values() for c in e.certificates if c.modes]
+    worst = max((error for proof in proofs for error in proof.errors.values()), default=0.0)
+    kept = sum(proof.verdict for proof in proofs)
+    controls = sum(candidates[number].control for number in evaluations)
+    screen.print(f"Morphisms: {kept} of {len(proofs)} certified, largest error {worst:.1e}; no-op controls: {controls}")
 
 
 def _gains(candidates: dict[int, Candidate], evaluations: dict[int, Evaluation], screen: Console) -> None:

@@ -173,14 +173,17 @@ class Tracker:
                 log.warning("MLflow was not told everything, next try in %.0f s: %s", pause, _line(error))
 
     def _begin(self, ledger: Ledger) -> None:
-        """Finds or makes the experiment and the search run, and removes what a sender that died left unnoted."""
+        """Finds or makes the experiment and the search run, and brings the outbox and what is shown into line."""
         self.client = MlflowClient(self.place)
         self.experiment = self._experiment()
         self.run = self._search_run()
-        noted = set(ledger.external_ids(ledger.evaluations()).values())
-        for run in list(self._children()):
-            if run.info.run_id not in noted:
-                self.client.delete_run(run.info.run_id)
+        noted = ledger.external_ids(ledger.evaluations())
+        there = {run.info.run_id for run in self._children()}
+        for run in there - set(noted.values()):
+            self.client.delete_run(run)
+        for number, run in noted.items():
+            if run not in there:  # deleted there, or this is another server than before
+                ledger.mark_sent(number, None)
 
     def _identity(self) -> str:
         """Returns the word by which MLflow knows this search, also among others of its name on a shared server."""

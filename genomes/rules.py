@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import ClassVar
 
 import networkx as nx
 
@@ -25,7 +24,6 @@ class Limits:
         activation_bytes: kept by one example's forward pass for the backward pass.
     """
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
     parameters: int | None = None
     macs: int | None = None
     activation_bytes: int | None = None

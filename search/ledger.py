@@ -165,8 +165,8 @@ class Ledger(View):
             self._ended(evaluation)
             self._event("tell", number, elapsed)
 
-    def mark_sent(self, number: int, external_id: str) -> None:
-        """Records the id under which tracking now shows an evaluation."""
+    def mark_sent(self, number: int, external_id: str | None) -> None:
+        """Records the id under which tracking now shows an evaluation; None if it does not show it any more."""
         with self._transaction() as db:
             db.execute("UPDATE outbox SET external_id = ? WHERE number = ?", (external_id, number))
 

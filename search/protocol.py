@@ -35,6 +35,11 @@ class Fidelity:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     examples: int = 20_000
 
+    def __post_init__(self) -> None:
+        """Refuses a schedule without an example."""
+        if self.examples < 1:
+            raise ValueError(f"fidelity.examples must be 1 or more, got {self.examples}")
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -6,11 +6,12 @@ Source: Li & Talwalkar 2019, Random search and reproducibility for neural archit
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from genomes import Genome, InvalidGenome, Limits, check, equivalent, fingerprint
-from morphism import CATALOGUE, Inapplicable
+from morphism import CATALOGUE, Inapplicable, Morphism
 from search import Candidate, Evaluation, Fidelity
 
 TRIES = 40
@@ -51,8 +52,10 @@ class RandomSearch:
         seed: int,
         settings: RandomSettings | None = None,
         fidelity: Fidelity | None = None,
+        edits: Sequence[Morphism] = CATALOGUE,
     ) -> None:
-        """Takes the space, the limits of all genomes, and settings."""
+        """Takes the space, the limits of all genomes, settings, and the edits that may be drawn."""
+        self.edits = edits
         self.space, self.limits, self.seed = space, limits, seed
         self.settings, self.fidelity = settings or RandomSettings(), fidelity or Fidelity()
         self.asked = 0
@@ -99,7 +102,7 @@ class RandomSearch:
         return genome
 
     def _edited(self, genome: Genome, rng: random.Random) -> Genome:
-        kind = rng.choices(CATALOGUE, [kind.weight for kind in CATALOGUE])[0]
+        kind = rng.choices(self.edits, [kind.weight for kind in self.edits])[0]
         if not (sites := kind.sites(genome)):
             return genome
         try:

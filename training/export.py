@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genomes import Genome, cost, expand
+from genomes import Genome, cost, expand, load_genome
 from training import reload
 from training.errors import ExportError
 from training.network import build
@@ -132,6 +132,8 @@ def _write(folder: Path, genome: Genome, written: Source, state: Mapping[str, Te
         tensors[f"{name.removesuffix('running_mean')}num_batches_tracked"] = torch.tensor(0)
     save_file(dict(sorted(tensors.items())), folder / WEIGHTS, {"format": "pt"})
     (folder / GENOME).write_bytes(genome.to_json())
+    if load_genome((folder / GENOME).read_bytes()) != genome:
+        raise ExportError(f"{GENOME} must read back as the genome that was written")
     (folder / SOURCE).write_text(written.text)
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from genomes import Genome, cost
+from genomes import Genome, InvalidGenome, Limits, check, cost
 from morphism import Certificate, Edit
 from morphism.certificate import certify
 from morphism.realise import initial, realise
-from search import DETERMINISTIC, Candidate, CorruptWeights, Evaluation, Fidelity, WeightStore
+from search import DETERMINISTIC, Candidate, CorruptWeights, Evaluation, Fidelity, Status, WeightStore
 from training import data
 from training.errors import BuildError, NonFinite
 from training.evaluate import error
@@ -41,6 +41,7 @@ class Trainer:
         seed: of the search; a candidate's own is derived from it and from its number.
         timeout: in seconds, for one candidate.
         scratch: a directory for result files; one that landed there is taken instead of training again.
+        limits: of the networks; one that is over them is not built.
     """
 
     store: WeightStore
@@ -49,6 +50,7 @@ class Trainer:
     seed: int
     timeout: float
     scratch: Path
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         """Gets the server that children are forked from ready."""
@@ -57,6 +59,12 @@ class Trainer:
 
     def __call__(self, candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
         """Trains and judges one candidate."""
+        refusals: tuple[tuple[Status, Limits | None], ...] = (("build_error", None), ("over_budget", self.limits))
+        for status, limits in refusals:
+            try:
+                check(candidate.genome, limits)
+            except InvalidGenome as error:
+                return Evaluation(candidate.number, status, reason=str(error))
         parent = parents[candidate.parents[0]] if candidate.parents else None
         job = self.job(candidate, parent)
         text = json.dumps(job, sort_keys=True)
@@ -85,7 +93,7 @@ class Trainer:
 
     def clear(self, numbers: set[int]) -> None:
         """Removes the result files of candidates whose evaluations are recorded."""
-        for file in self.scratch.iterdir():
+        for file in self.scratch.glob("[0-9]*-*"):
             if int(file.name.split("-")[0]) in numbers:
                 file.unlink()
 

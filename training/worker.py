@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 STARTING = threading.Lock()
+NO_ROOM = 75  # an exit code: EX_TEMPFAIL of sysexits.h
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -128,7 +129,10 @@ def _work(function: Callable[..., Mapping[str, Any]], arguments: tuple[Any, ...]
         value = dict(function(*arguments))
     except Exception as error:  # whatever it is, it is the outcome
         status, reason = failure(error)
-    _write(Outcome(status, time.process_time(), reason, value), result)
+    try:
+        _write(Outcome(status, time.process_time(), reason, value), result)
+    except OSError as error:  # not even this can be written; the exit code can be told
+        os._exit(NO_ROOM if error.errno in DISK_FULL else 1)
 
 
 def _write(outcome: Outcome, result: Path) -> None:
@@ -159,6 +163,8 @@ def _start(process: ForkServerProcess) -> None:
 
 
 def _ended(exit_code: int, result: Path, seconds: float) -> Outcome:
+    if exit_code == NO_ROOM:
+        return Outcome("io_error", seconds, "disk full: there was no room for the result")
     if exit_code < 0:
         return Outcome("killed", seconds, f"died of {signal.Signals(-exit_code).name}")
     if exit_code > 0:

@@ -28,7 +28,8 @@ def written(tmp_path: Path, **changes: Any) -> str:
 
 BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "an unknown key": ({"populaton": 3}, ["populaton", "strategy", "config.yaml"]),
-    "an unknown key below": ({"recipe": {"lerning_rate": 1}}, ["recipe.lerning_rate"]),
+    "an unknown key below": ({"recipe": {"lerning_rate": 1}}, ["recipe.lerning_rate", "learning_rate, momentum"]),
+    "no example to train on": ({"fidelity": {"examples": 0}}, ["fidelity", "examples", "0"]),
     "a number out of range": ({"recipe": {"momentum": 7}}, ["recipe", "momentum", "7"]),
     "a negative seed": ({"seed": -1}, ["seed", "-1"]),
     "an unsafe name": ({"name": "../up"}, ["name", "../up"]),

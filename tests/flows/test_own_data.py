@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from genomes.spaces.residual import ResidualSpace
 from search import Ledger
 from tests.flows.conftest import config
 from tests.flows.pictures import stripes
@@ -48,3 +49,19 @@ def test_each_strategy_can_be_chosen(kind: str, prefect_server: None, home: Path
         candidates, evaluations = ledger.candidates(), ledger.evaluations()
     assert all(evaluation.ok for evaluation in evaluations.values())
     assert any(candidate.parents for candidate in candidates.values()) == (kind == "aging")
+
+
+def test_a_search_keeps_its_data_and_founders(prefect_server: None, home: Path, tmp_path: Path) -> None:
+    from flows.search import search
+
+    file = tmp_path / "founder.json"
+    file.write_bytes(ResidualSpace((1, 8, 8), 10).member(6, [1]).to_json())
+    begun = config(budget={"candidates": 2}, founders=[str(file)])
+    search(begun, home)
+    file.unlink()
+    for copy in (home / "data").iterdir():
+        copy.unlink()
+    search(config(budget={"candidates": 4}, founders=[str(file)]), home)
+    with Ledger.read(home / "tiny") as ledger:
+        assert [evaluation.ok for evaluation in ledger.evaluations().values()] == [True] * 4
+    assert not list((home / "data").glob("*.safetensors"))

@@ -198,3 +198,11 @@ def test_a_search_that_runs_is_not_synced_by_another_process(place: Home) -> Non
     with Ledger.open(place.search("kin")), pytest.raises(Exception, match="being run by"):
         cli.sync("kin", place.root)
     assert counted(place) == Counter()
+
+
+def test_what_mlflow_has_lost_is_shown_again(place: Home, template: Path) -> None:
+    tracker(place).drain()
+    assert counted(place) == Counter(range(COUNT))
+    shutil.copy(template, place.root / "mlflow.db")  # as if the store had been deleted
+    tracker(place).drain()
+    assert counted(place) == Counter(range(COUNT))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genomes import Genome, Module, cost
+from genomes import Genome, Limits, Module, cost
 from genomes import operations as ops
 from genomes.spaces.residual import ResidualSpace
 from morphism import CATALOGUE, Edit, Inapplicable
@@ -246,3 +246,11 @@ def test_digits_are_learned_in_seconds(tmp_path: Path) -> None:
     trainer = Trainer(WeightStore(tmp_path / "weights"), prepared, Recipe(batch_size=64), 0, 60.0, tmp_path / "scratch")
     got = trainer(Candidate(0, ResidualSpace((1, 8, 8), 10).starters()[0], fidelity=Fidelity(12_000)), {})
     assert got.objectives["error"] < 0.2, "chance is 0.9"
+
+
+def test_a_network_over_the_limits_is_not_built(trainer: Trainer) -> None:
+    narrow = replace(trainer, limits=Limits(parameters=10))
+    evaluation = narrow(Candidate(0, FOUNDER, fidelity=LIGHT), {})
+    assert evaluation.status == "over_budget"
+    assert "parameters must be at most 10" in evaluation.reason
+    assert not list(narrow.scratch.iterdir())
