@@ -55,6 +55,5 @@ CREATE TABLE event (
 CREATE TABLE outbox (number INTEGER PRIMARY KEY REFERENCES evaluation, external_id TEXT);
 
 CREATE INDEX candidate_by_twin ON candidate (twin_key);
-CREATE INDEX parent_by_parent ON parent (parent);
 CREATE INDEX outbox_unsent ON outbox (number) WHERE external_id IS NULL;
 CREATE INDEX attempt_by_number ON attempt (number);

@@ -146,11 +146,6 @@ class View:
         )
         return [ancestor for (ancestor,) in rows]
 
-    def children(self, number: int) -> list[int]:
-        """Returns the numbers of the candidates that have this one among their parents, oldest first."""
-        rows = self._db.execute("SELECT DISTINCT child FROM parent WHERE parent = ? ORDER BY child", (number,))
-        return [child for (child,) in rows]
-
     def twins(self, number: int) -> list[int]:
         """Returns who has this candidate's twin key and had been trained with success before it was asked for.
 

@@ -124,15 +124,13 @@ def test_no_objective_that_is_not_finite_is_recorded(value: float, place: Path) 
 # --- questions -------------------------------------------------------------------------------------------------------
 
 
-def test_ancestors_and_children_follow_all_parents(place: Path) -> None:
+def test_ancestors_follow_all_parents(place: Path) -> None:
     family = [(), (), (0,), (2, 1), (3,), (0,)]
     with Ledger.create(place / "a", CONFIG) as ledger:
         for number, parents in enumerate(family):
             ledger.asked(Candidate(number, network(1), parents), "k", 0.0)
         assert ledger.ancestors(4) == [0, 1, 2, 3]
         assert ledger.ancestors(1) == []
-        assert ledger.children(0) == [2, 5]
-        assert ledger.children(4) == []
         assert [c.parents for c in ledger.candidates([3, 5]).values()] == [(2, 1), (0,)]
 
 
