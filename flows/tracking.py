@@ -235,7 +235,7 @@ class Tracker:
             self.experiment, begun, tags, f"{candidate.number} {report.edits(candidate)}"
         ).info.run_id
         points = [
-            Metric(key, value, now, int(point["examples"]))
+            Metric(f"curve/{key}", value, now, int(point["examples"]))  # a section of its own in the UI
             for point in evaluation.curve
             for key, value in point.items()
             if key != "examples"

@@ -82,7 +82,7 @@ def test_the_search_run_has_front_and_lineage_and_children_are_nested_one_level(
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     files = {file.path for file in client.list_artifacts(children[0].info.run_id)}
     assert files == {"architecture.svg", "edits.json", "genome.json"}
-    assert len(client.get_metric_history(children[0].info.run_id, "loss")) > 1
+    assert len(client.get_metric_history(children[0].info.run_id, "curve/loss")) > 1
 
 
 def test_prefect_has_the_flow_run_and_a_named_task_run_for_each_child(finished: Path) -> None:
