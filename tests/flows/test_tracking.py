@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,12 +142,9 @@ def test_a_genome_that_cannot_be_built_does_not_hold_up_those_behind_it(place: H
 
 def test_the_end_of_a_block_is_the_status_of_its_run(place: Home) -> None:
     for error, status in ((None, "FINISHED"), (KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")):
-        try:
-            with tracker(place).running():
-                if error:
-                    raise error
-        except (KeyboardInterrupt, RuntimeError):
-            pass
+        with suppress(KeyboardInterrupt, RuntimeError), tracker(place).running():
+            if error:
+                raise error
         assert [run.info.status for run in runs(place, "search")] == [status]
 
 

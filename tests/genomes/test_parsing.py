@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -178,13 +179,11 @@ def test_any_value_in_any_place_raises_nothing_but_invalid_genome(
 def survives(data: bytes) -> None:
     """Loads what may be broken; also expands what only the rules would refuse."""
     start = time.perf_counter()
-    try:
+    with suppress(InvalidGenome):
         genome = Genome.from_json(data)
         expand(genome)
         fingerprint(genome)
         load_genome(data)
-    except InvalidGenome:
-        pass
     assert time.perf_counter() - start < 20
 
 
