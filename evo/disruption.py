@@ -253,7 +253,7 @@ def _keeps_shape(genome: Genome, module: str, node: str) -> bool:
 def _free(genome: Genome, module: str, node: str) -> list[Symbol]:
     """Returns the classes of the channels that a node makes, without those that are frozen."""
     table = channels(genome)
-    return sorted(set(table.made.get((module, node), ())) - table.frozen)
+    return sorted(set(table.made.get((module, node), ())) - table.frozen - set().union(*table.coupled))
 
 
 def _shrinkable(op: Conv) -> bool:

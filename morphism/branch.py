@@ -13,7 +13,7 @@ from morphism.edit import EXACT, Edit, Modes, Site
 from morphism.errors import Inapplicable
 from morphism.names import derived_seed, new_id
 from morphism.planning import expanded, finish, node_of, nodes, numbered, readers, seed_of
-from morphism.tensors import Gather, Source, TensorExpr
+from morphism.tensors import Part, Source, TensorExpr
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,12 @@ def _shared(
     tensors: dict[str, TensorExpr] = {}
     for node in chain:
         for path in expansion.instances[module, node]:
-            for name, shape in expansion.primitives[path].tensor_shapes().items():
+            for name in expansion.primitives[path].tensor_shapes():
                 parameter = name.rpartition(".")[2]
                 twin = f"{path.removesuffix(node)}{copies[node]}.{parameter}"
                 if node == chain[-1] and not parameter.startswith("running"):
-                    tensors[name], tensors[twin] = _parts(name, shape[0], derived_seed(seed, name))
+                    parts = (Part(Source(name), number, 2, derived_seed(seed, name)) for number in range(2))
+                    tensors[name], tensors[twin] = parts
                 else:
                     tensors[twin] = Source(name)
     return tensors
-
-
-def _parts(name: str, rows: int, seed: int) -> tuple[TensorExpr, TensorExpr]:
-    """Returns two random parts of a tensor that sum to it."""
-    both = Gather(Source(name), 0, tuple(row for row in range(rows) for _ in "ab"), share="split", seed=seed)
-    first, second = (Gather(both, 0, tuple(range(start, 2 * rows, 2))) for start in (0, 1))
-    return first, second

@@ -7,13 +7,14 @@ input's channels and unites them with its own, so that all calls of its module k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from genomes import Expansion, Genome, Primitive, expand
-from genomes.operations import Conv, Flatten, Input, Trait
+from genomes.operations import Attention, ChannelShuffle, Conv, Flatten, GroupNorm, Input, Slice, Trait
 
 
 class Symbol(NamedTuple):
@@ -43,12 +44,16 @@ class ChannelMap:
     Attributes:
         entries: by path, the channels in their order; a value has one position for each, or a block of them.
         classes: representative to all symbols that are one with it, itself first: the most upstream one.
-        frozen: representatives of the classes whose width is given from outside: the network's input and its output.
+        frozen: representatives of the classes whose width is given: the network's input and its output, the queries
+            and keys of attention, and what a shuffle deals out.
+        coupled: sets of representatives that a norm over channels reads: no edit keeps its function but one that
+            replicates every channel of a set equally often. Sets that share a channel are one.
     """
 
     entries: Mapping[str, tuple[Entry, ...]]
     classes: Mapping[Symbol, tuple[Symbol, ...]]
     frozen: frozenset[Symbol]
+    coupled: tuple[frozenset[Symbol], ...] = ()
 
     @cached_property
     def made(self) -> Mapping[tuple[str, str], tuple[Symbol, ...]]:
@@ -76,13 +81,22 @@ def depthwise(expansion: Expansion, module: str, node: str) -> bool:
     return all(_depthwise(expansion.primitives[path]) for path in expansion.instances[module, node])
 
 
-def grouped(expansion: Expansion) -> Iterator[Primitive]:
-    """Yields the convolutions with several groups that are not depthwise: channels mix within a group only."""
-    for primitive in expansion.primitives.values():
-        operation = primitive.operation
-        several = isinstance(operation, Conv) and operation.groups > 1
-        if several and not depthwise(expansion, primitive.module, primitive.id):
-            yield primitive
+def grouped(expansion: Expansion) -> Iterator[tuple[str, int]]:
+    """Yields paths whose values consist of groups that must stay equally wide, and how many groups there are.
+
+    These are what a convolution with groups reads and makes, unless it is depthwise, the values that attention reads
+    and makes (heads), and what a group norm reads.
+    """
+    for path, primitive in expansion.primitives.items():
+        match primitive.operation:
+            case Conv(groups=groups) if groups > 1 and not depthwise(expansion, primitive.module, primitive.id):
+                yield from ((end, groups) for end in (primitive.inputs[0], path))
+            case Attention(heads=groups) if groups > 1:
+                yield from ((end, groups) for end in (primitive.inputs[2], path))
+            case GroupNorm(groups=groups) if groups > 1:
+                yield path, groups
+            case _:
+                pass
 
 
 def _depthwise(primitive: Primitive) -> bool:
@@ -104,6 +118,7 @@ class _Walk:
         self.parent: list[int] = []
         self.first: dict[tuple[str, str], int] = {}
         self.frozen: set[int] = set()
+        self.coupled: list[_Entries] = []
         self.entries: dict[str, _Entries] = {}
         for path, primitive in expansion.primitives.items():
             self.entries[path] = self.of(primitive)
@@ -111,26 +126,46 @@ class _Walk:
 
     def of(self, primitive: Primitive) -> _Entries:
         """Returns the channels of one value."""
-        operation = primitive.operation
-        inputs = [self.entries[source] for source in primitive.inputs]
-        if isinstance(operation, Input):
-            made = self.make(primitive)
-            self.freeze(made)
-            return made
-        if isinstance(operation, Flatten):
-            extent = 1
-            for size in primitive.in_shapes[0][1:]:
-                extent *= size
-            return tuple((symbol, block * extent) for symbol, block in inputs[0])
-        match operation.trait:
+        operation, inputs = primitive.operation, [self.entries[source] for source in primitive.inputs]
+        match operation:
+            case Input():
+                made = self.make(primitive)
+                self.freeze(made)
+                return made
+            case Flatten():
+                extent = math.prod(primitive.in_shapes[0][1:])
+                return tuple((symbol, block * extent) for symbol, block in inputs[0])
+            case Attention():
+                self.freeze(inputs[0])
+                self.freeze(inputs[1])
+                return inputs[2]
+            case Slice(start, stop):
+                return self.positions(inputs[0])[start:stop]
+            case ChannelShuffle():
+                self.freeze(inputs[0])
+                return tuple(inputs[0][channel] for channel in operation.order(len(inputs[0])))
+            case _:
+                return self.by_trait(primitive, inputs)
+
+    def by_trait(self, primitive: Primitive, inputs: Sequence[_Entries]) -> _Entries:
+        """Returns the channels of one value as the trait of its operation says."""
+        match primitive.operation.trait:
             case Trait.MIXES:
                 return self.mixed(primitive, inputs[0])
             case Trait.STACKS:
                 return tuple(entry for entries in inputs for entry in entries)
             case Trait.UNITES:
                 return self.united(inputs)
-            case _:
-                return inputs[0]
+            case Trait.COUPLES:
+                self.coupled.append(inputs[0])
+        return inputs[0]
+
+    def positions(self, entries: _Entries) -> _Entries:
+        """Returns one entry for each position; freezes blocks, which cannot be cut."""
+        if all(block == 1 for _, block in entries):
+            return entries
+        self.freeze(entries)
+        return tuple((symbol, 1) for symbol, block in entries for _ in range(block))
 
     def mixed(self, primitive: Primitive, given: _Entries) -> _Entries:
         """Returns the channels that a convolution or linear map makes."""
@@ -189,4 +224,14 @@ class _Walk:
             {path: tuple(Entry(table[n], block) for n, block in found) for path, found in self.entries.items()},
             {symbol: tuple(members) for symbol, members in classes.items()},
             frozenset(table[number] for number in self.frozen),
+            _merged([frozenset(table[number] for number, _ in entries) for entries in self.coupled]),
         )
+
+
+def _merged(sets: Sequence[frozenset[Symbol]]) -> tuple[frozenset[Symbol], ...]:
+    """Returns the unions of sets that overlap."""
+    merged: list[frozenset[Symbol]] = []
+    for found in sets:
+        apart = [other for other in merged if not other & found]
+        merged = [*apart, found.union(*(other for other in merged if other & found))]
+    return tuple(merged)

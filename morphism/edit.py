@@ -30,6 +30,7 @@ class Edit:
         genome: the child.
         tensors: an expression for each child tensor that is not the parent's tensor of the same name.
         modes: the modes in which the function is preserved; empty for a disruption.
+        zeros: what must be zero in the parent's weights for that, such as the ring that a crop takes away.
     """
 
     rule: str
@@ -37,6 +38,7 @@ class Edit:
     genome: Genome
     tensors: Mapping[str, TensorExpr] = field(default_factory=dict)
     modes: Modes = INEXACT
+    zeros: tuple[TensorExpr, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -52,6 +54,7 @@ class Edit:
             "genome": json.loads(self.genome.to_json()),
             "tensors": {name: expressions.to_json(self.tensors[name]) for name in sorted(self.tensors)},
             "modes": sorted(self.modes),
+            "zeros": [expressions.to_json(value) for value in self.zeros],
         }
 
     @classmethod
@@ -61,7 +64,7 @@ class Edit:
         Raises:
             Inapplicable: a key is missing or unknown, or a value is not what it should be.
         """
-        expected = {"rule", "site", "genome", "tensors", "modes"}
+        expected = {"rule", "site", "genome", "tensors", "modes", "zeros"}
         if not isinstance(document, dict) or set(document) != expected:
             raise Inapplicable(f"an edit must have exactly the keys {sorted(expected)}, got {str(document)[:80]}")
         rule, site, modes = document["rule"], document["site"], document["modes"]
@@ -70,7 +73,10 @@ class Edit:
         if not isinstance(modes, list) or not all(isinstance(mode, str) and mode in EXACT for mode in modes):
             raise Inapplicable(f"an edit's modes must be among {sorted(EXACT)}, got {str(modes)[:80]}")
         made = {name: expressions.from_json(value, name) for name, value in document["tensors"].items()}
-        return cls(rule, site, _genome(document["genome"]), made, frozenset(modes))
+        if not isinstance(document["zeros"], list):
+            raise Inapplicable(f"an edit's zeros must be a list, got {str(document['zeros'])[:80]}")
+        zeros = tuple(expressions.from_json(value, "zeros") for value in document["zeros"])
+        return cls(rule, site, _genome(document["genome"]), made, frozenset(modes), zeros)
 
 
 def compose(first: Edit, second: Edit) -> Edit:
@@ -85,7 +91,8 @@ def compose(first: Edit, second: Edit) -> Edit:
         if expression != Source(name):
             made[name] = expression
     site = {"first": dict(first.site), "second": dict(second.site)}
-    return Edit(f"{first.rule}, {second.rule}", site, second.genome, made, first.modes & second.modes)
+    zeros = (*first.zeros, *(substitute(value, first.tensors) for value in second.zeros))
+    return Edit(f"{first.rule}, {second.rule}", site, second.genome, made, first.modes & second.modes, zeros)
 
 
 def _genome(document: Any) -> Genome:

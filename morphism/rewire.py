@@ -11,50 +11,54 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from genomes import Expansion, Genome, InvalidGenome, Module, Primitive, expand
-from genomes.operations import MAX_CHANNELS, BatchNorm, Conv, Linear, Operation, Scale
+from genomes.operations import MAX_CHANNELS, Conv, Linear, Operation, Slice
 from morphism.channels import ChannelMap, Entry, Symbol, channels, depthwise, grouped
 from morphism.errors import Inapplicable
 from morphism.names import derived_seed
-from morphism.tensors import Gather, Source, TensorExpr
+from morphism.tensors import Gather, New, Share, Source, TensorExpr
 
-Marker = Literal["old", "new"]
+Marker = Literal["old", "new", "plus", "minus"]
 OLD: Marker = "old"
 NEW: Marker = "new"
+PLUS: Marker = "plus"
+MINUS: Marker = "minus"
+INDEX: Mapping[Marker, int] = {NEW: -1, PLUS: -1, MINUS: -2}
 Copies = Mapping[Symbol, tuple[Marker, ...]]
 ROUNDS = 64  # of the fixpoint of group balance
 
 
-def rewire(genome: Genome, copies: Copies, seed: int = 0) -> tuple[Genome, dict[str, TensorExpr]]:
+def rewire(
+    genome: Genome, copies: Copies, seed: int = 0, share: Share = "split"
+) -> tuple[Genome, dict[str, TensorExpr]]:
     """Returns the genome with other widths, and the expressions of the tensors that change.
 
     Each class in `copies` is replaced, wherever it occurs, by one channel for each of its markers: `OLD` is the channel
-    itself, repeated `OLD`s are replicas of it, whose column in every consumer is split between them element by element;
-    `NEW` is a channel with random rows whose column in every consumer is zero; no marker prunes the channel.
+    itself, repeated `OLD`s are replicas of it, whose column in every consumer is shared between them; `NEW` is a
+    channel with random rows whose column in every consumer is zero; `PLUS` and the `MINUS` behind it are a pair of
+    channels with the same random rows and opposite random columns; no marker prunes the channel. `NEW` and `PLUS` do
+    not occur together.
 
     Preserves: exactly in both modes if each class keeps at least one `OLD`; see `balanced` for grouped convolutions.
-    Source: Chen et al. 2016, Net2Net, section 2.3 (replicas); Wei et al. 2016, Network Morphism (zero columns);
-        element-wise split and channel symbols: ours.
+    Source: Chen et al. 2016, Net2Net, section 2.3 (replicas); Wei et al. 2016, Network Morphism (zero columns); Yuan
+        et al. 2023 (pairs); element-wise split and channel symbols: ours.
 
     Args:
         genome: what to change.
         copies: by class representative of `channels(genome)`; classes that are left out stay as they are.
         seed: of shares and new rows.
+        share: how consumers share the column of a replicated channel.
 
     Raises:
-        Inapplicable: a class is unknown or frozen, a node would be left without channels or get too many, or the groups
-            of a convolution would differ in width.
+        Inapplicable: a class is unknown or frozen, a node would be left without channels or get too many, the groups of
+            a convolution would differ in width, or a norm over channels would read others than replicas of all alike.
     """
     expansion, table = expand(genome), channels(genome)
-    for symbol, markers in copies.items():
-        if symbol not in table.classes:
-            raise Inapplicable(f"{symbol} must represent a class of channels of the genome")
-        if symbol in table.frozen and markers != (OLD,):
-            raise Inapplicable(f"the class of {symbol} is frozen by the network's input or output")
+    _allowed(table, copies)
     if (uneven := next(_uneven(expansion, table, copies), None)) is not None:
         raise Inapplicable(f"groups must be equally wide, got {[_width(part, copies) for part in uneven]} channels")
     tensors: dict[str, TensorExpr] = {}
     for primitive in expansion.primitives.values():
-        tensors.update(_tensors(primitive, expansion, table, copies, seed))
+        tensors.update(_tensors(primitive, expansion, table, copies, (seed, share)))
     child = genome.changed(_modules(genome, expansion, table, copies))
     try:
         expand(child)
@@ -63,13 +67,28 @@ def rewire(genome: Genome, copies: Copies, seed: int = 0) -> tuple[Genome, dict[
     return child, tensors
 
 
-def balanced(genome: Genome, copies: Copies, marker: Marker | None = OLD) -> dict[Symbol, tuple[Marker, ...]]:
+def _allowed(table: ChannelMap, copies: Copies) -> None:
+    """Refuses changes of classes that must stay, or stay alike."""
+    for symbol, markers in copies.items():
+        if symbol not in table.classes:
+            raise Inapplicable(f"{symbol} must represent a class of channels of the genome")
+        if symbol in table.frozen and markers != (OLD,):
+            raise Inapplicable(f"the class of {symbol} is frozen: its width is given")
+    for coupled in table.coupled:
+        kinds = {copies.get(symbol, (OLD,)) for symbol in coupled}
+        if len(kinds) > 1 or set(kinds.pop()) != {OLD}:
+            raise Inapplicable(f"a norm over channels allows only replicas of all alike, not of {min(coupled)} alone")
+
+
+def balanced(
+    genome: Genome, copies: Copies, added: tuple[Marker, ...] | None = (OLD,)
+) -> dict[Symbol, tuple[Marker, ...]]:
     """Returns `copies` with more classes changed until the groups of each grouped convolution are equally wide.
 
     Args:
         genome: what is to be changed.
         copies: what is wanted.
-        marker: what a group that is too narrow gets more of; None prunes the groups that are too wide instead.
+        added: what a group that is too narrow gets more of; None prunes the groups that are too wide instead.
 
     Raises:
         Inapplicable: a group consists of frozen classes only, or the groups do not come to an agreement.
@@ -79,7 +98,7 @@ def balanced(genome: Genome, copies: Copies, marker: Marker | None = OLD) -> dic
         agreed = True
         for parts in _uneven(expansion, table, result):
             agreed = False
-            _level(parts, table.frozen, result, marker)
+            _level(parts, table.frozen, result, added)
         if agreed:
             return result
     raise Inapplicable(f"the groups of grouped convolutions do not become equally wide within {ROUNDS} rounds")
@@ -89,31 +108,30 @@ def _level(
     parts: Sequence[Sequence[Entry]],
     frozen: frozenset[Symbol],
     copies: dict[Symbol, tuple[Marker, ...]],
-    marker: Marker | None,
+    added: tuple[Marker, ...] | None,
 ) -> None:
     """Makes groups equally wide, in place; where a class lies in several, one may end wider: for the next round."""
     widths = [_width(part, copies) for part in parts]
     for part in parts:
-        while _width(part, copies) > min(widths) if marker is None else _width(part, copies) < max(widths):
-            chosen = _narrowest(part, frozen, copies, marker)
-            copies[chosen] = () if marker is None else (*copies.get(chosen, (OLD,)), marker)
+        while _width(part, copies) > min(widths) if added is None else _width(part, copies) < max(widths):
+            chosen = _narrowest(part, frozen, copies, prune=added is None)
+            copies[chosen] = () if added is None else (*copies.get(chosen, (OLD,)), *added)
 
 
-def _narrowest(part: Sequence[Entry], frozen: frozenset[Symbol], copies: Copies, marker: Marker | None) -> Symbol:
+def _narrowest(part: Sequence[Entry], frozen: frozenset[Symbol], copies: Copies, *, prune: bool) -> Symbol:
     """Returns the free class with the fewest channels, so that replicas spread over the group."""
     free = sorted({entry.symbol for entry in part} - frozen)
-    free = [symbol for symbol in free if marker or copies.get(symbol, (OLD,))]
+    free = [symbol for symbol in free if not prune or copies.get(symbol, (OLD,))]
     if not free:
         raise Inapplicable(f"a group of {_width(part, copies)} frozen channels cannot become as wide as the others")
     return min(free, key=lambda symbol: len(copies.get(symbol, (OLD,))))
 
 
 def _uneven(expansion: Expansion, table: ChannelMap, copies: Copies) -> Iterator[Sequence[Sequence[Entry]]]:
-    for primitive in grouped(expansion):
-        for path in (primitive.inputs[0], primitive.path):
-            parts = _parts(table.entries[path], _groups(primitive.operation))
-            if len({_width(part, copies) for part in parts}) > 1:
-                yield parts
+    for path, groups in grouped(expansion):
+        parts = _parts(table.entries[path], groups)
+        if len({_width(part, copies) for part in parts}) > 1:
+            yield parts
 
 
 def _parts(entries: Sequence[Entry], groups: int) -> list[Sequence[Entry]]:
@@ -135,7 +153,7 @@ class _Positions:
 
     Attributes:
         sources: the old position behind each.
-        index: the same, with -1 where a new channel is.
+        index: the same, with -1 where a new channel is and -2 where its partner is.
     """
 
     sources: tuple[int, ...]
@@ -153,24 +171,27 @@ def _positions(entries: Sequence[Entry], copies: Copies) -> _Positions | None:
         for marker in copies.get(symbol, (OLD,)):
             positions = range(offset, offset + block)
             sources.extend(positions)
-            index.extend(positions if marker == OLD else [-1] * block)
+            index.extend(positions if marker == OLD else [INDEX[marker]] * block)
         offset += block
     return _Positions(tuple(sources), tuple(index))
 
 
 def _tensors(
-    primitive: Primitive, expansion: Expansion, table: ChannelMap, copies: Copies, seed: int
+    primitive: Primitive, expansion: Expansion, table: ChannelMap, copies: Copies, draws: tuple[int, Share]
 ) -> Iterator[tuple[str, TensorExpr]]:
     operation = primitive.operation
     if isinstance(operation, (Conv, Linear)):
-        yield from _mixing(primitive, expansion, table, copies, seed)
-    elif isinstance(operation, (BatchNorm, Scale)):
-        kept = _positions(table.entries[primitive.path], copies)
-        if kept:
-            yield from ((name, _vector(name, kept)) for name in primitive.tensor_shapes())
+        yield from _mixing(primitive, expansion, table, copies, draws)
+    elif (
+        not operation.shared
+        and (names := primitive.tensor_shapes())
+        and (kept := _positions(table.entries[primitive.path], copies))
+    ):
+        yield from ((name, _vector(name, kept)) for name in names)
 
 
 def _vector(name: str, kept: _Positions) -> TensorExpr:
+    """Returns the expression of a tensor that holds something for each channel."""
     parameter = name.rpartition(".")[2]
     if parameter.startswith("running"):
         # statistics of a new channel are unknown; its elder's are of the right size
@@ -179,9 +200,9 @@ def _vector(name: str, kept: _Positions) -> TensorExpr:
 
 
 def _mixing(
-    primitive: Primitive, expansion: Expansion, table: ChannelMap, copies: Copies, seed: int
+    primitive: Primitive, expansion: Expansion, table: ChannelMap, copies: Copies, draws: tuple[int, Share]
 ) -> Iterator[tuple[str, TensorExpr]]:
-    name = f"{primitive.path}.weight"
+    name, (seed, share) = f"{primitive.path}.weight", draws
     weight: TensorExpr = Source(name)
     rows = _positions(table.entries[primitive.path], copies)
     if rows:
@@ -191,8 +212,9 @@ def _mixing(
     if not depthwise(expansion, primitive.module, primitive.id):
         given, groups = table.entries[primitive.inputs[0]], _groups(primitive.operation)
         if columns := _columns(given, groups, copies):
+            new: New = "opposite" if -2 in columns else "zero"
             split = derived_seed(seed, f"{name} columns")
-            weight = Gather(weight, 1, columns, share="split", seed=split, groups=groups)
+            weight = Gather(weight, 1, columns, share=share, new=new, seed=split, groups=groups)
     if weight != Source(name):
         yield name, weight
 
@@ -214,7 +236,20 @@ def _modules(genome: Genome, expansion: Expansion, table: ChannelMap, copies: Co
         operation = genome[module].operations[node]
         if width != len(made):
             changed.setdefault(module, {})[node] = _resized(operation, width, depthwise(expansion, module, node))
+    for (module, node), paths in expansion.instances.items():
+        operation = genome[module].operations[node]
+        if isinstance(operation, Slice):
+            cuts = {_cut(operation, table.entries[expansion.primitives[path].inputs[0]], copies) for path in paths}
+            if len(cuts) > 1:
+                raise Inapplicable(f"slice {node} of module {module} would have to cut differently in each call")
+            changed.setdefault(module, {})[node] = cuts.pop()
     return {name: genome[name].changed(nodes) for name, nodes in changed.items()}
+
+
+def _cut(operation: Slice, entries: Sequence[Entry], copies: Copies) -> Slice:
+    if any(entry.block > 1 for entry in entries):
+        return operation  # frozen
+    return Slice(_width(entries[: operation.start], copies), _width(entries[: operation.stop], copies))
 
 
 def _resized(operation: Operation, width: int, is_depthwise: bool) -> Operation:

@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Literal, get_args
 
 from morphism.errors import Inapplicable
 
-Share = Literal["copy", "split"]
-New = Literal["zero", "one", "random"]
+Share = Literal["copy", "split", "equal"]
+New = Literal["zero", "one", "random", "opposite"]
+Factor = Literal["first", "second"]
+Statistic = Literal["mean", "variance", "deviation"]
 MAX_NESTING = 256
 
 
@@ -26,21 +28,23 @@ class TensorExpr:
 
 @dataclass(frozen=True)
 class Source(TensorExpr):
-    """The parent's tensor called `name`, the same object."""
+    """The parent's tensor called `name`, the same object; if `donor` is 1, that of a crossover's second parent."""
 
     kind: ClassVar[str] = "source"
     name: str
+    donor: int = 0
 
 
 @dataclass(frozen=True)
 class Gather(TensorExpr):
-    """Slices of `of` along `axis`, in the order of `index`; index -1 leaves room for a new slice.
+    """Slices of `of` along `axis`, in the order of `index`; -1 leaves room for a new slice, -2 for its partner.
 
     Attributes:
         share: what slices with equal index hold: `copy`, each the whole; `split`, parts that sum to the whole, drawn
-            element by element from `seed` (the last part by subtraction).
+            element by element from `seed` (the last part by subtraction); `equal`, equal parts.
         new: what a new slice holds: `zero`, `one`, or `random`, drawn from `seed` with the root mean square of `of`
-            (with He's deviation where `of` is all zero, so that no second zero ever follows a first).
+            (with He's deviation where `of` is all zero, so that no second zero ever follows a first). The n-th
+            partner holds what the n-th new slice holds; with `opposite`, which is random, its negative.
         seed: of the draws.
         groups: `of` is cut into this many equal parts along axis 0, and each is gathered with its own, equally long,
             part of `index`: the weights of a grouped convolution.
@@ -63,6 +67,116 @@ class Pad(TensorExpr):
     kind: ClassVar[str] = "pad"
     of: TensorExpr
     margin: int
+
+
+@dataclass(frozen=True)
+class Crop(TensorExpr):
+    """`of` without `margin` entries on each side of its last two axes."""
+
+    kind: ClassVar[str] = "crop"
+    of: TensorExpr
+    margin: int
+
+
+@dataclass(frozen=True)
+class Spread(TensorExpr):
+    """`of` with `step - 1` zeros between neighbours of its last two axes."""
+
+    kind: ClassVar[str] = "spread"
+    of: TensorExpr
+    step: int
+
+
+@dataclass(frozen=True)
+class Dense(TensorExpr):
+    """The weight `[O, I, k, k]` of a dense convolution from that of a grouped one, `[O, I / groups, k, k]`."""
+
+    kind: ClassVar[str] = "dense"
+    of: TensorExpr
+    groups: int
+
+
+@dataclass(frozen=True)
+class Part(TensorExpr):
+    """Part `number` of `count` random parts that sum to `of` element by element, the last by subtraction."""
+
+    kind: ClassVar[str] = "part"
+    of: TensorExpr
+    number: int
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Merged(TensorExpr):
+    """Sums of slices of `of` along `axis`: slice k of the result is the sum of all slices i with `index[i]` = k."""
+
+    kind: ClassVar[str] = "merged"
+    of: TensorExpr
+    axis: int
+    index: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Factored(TensorExpr):
+    """A factor of the singular value decomposition of `of` `[O, I, k, k]` or `[O, I]`, of full rank R = min(O, I k²).
+
+    `first` is `[R, I, k, k]` (or `[R, I]`), `second` is `[O, R, 1, 1]` (or `[O, R]`); their product is `of`.
+    """
+
+    kind: ClassVar[str] = "factored"
+    of: TensorExpr
+    factor: Factor
+
+
+@dataclass(frozen=True)
+class Separated(TensorExpr):
+    """A factor of the best separable approximation of `of` `[O, I, k, k]`, in the least squares of each input channel.
+
+    `first` is the depthwise weight `[I, 1, k, k]`, `second` the pointwise one `[O, I, 1, 1]`.
+    """
+
+    kind: ClassVar[str] = "separated"
+    of: TensorExpr
+    factor: Factor
+
+
+@dataclass(frozen=True)
+class Measured(TensorExpr):
+    """A statistic, over examples and positions, of what the child's batch norm at path `norm` reads.
+
+    `deviation` is √(variance + eps). Without a batch to measure on it is that of standardised values: 0, 1, √(1 + eps).
+    """
+
+    kind: ClassVar[str] = "measured"
+    norm: str
+    statistic: Statistic
+
+
+@dataclass(frozen=True)
+class Ranked(TensorExpr):
+    """Slices of `of` along `axis` that belong to the `keep` members of largest |`by`|, in their old order.
+
+    Attributes:
+        members: for each slice, the number of the member that it belongs to; -1 is always kept.
+        by: a vector, one entry for each member.
+    """
+
+    kind: ClassVar[str] = "ranked"
+    of: TensorExpr
+    axis: int
+    members: tuple[int, ...]
+    by: TensorExpr
+    keep: int
+
+
+@dataclass(frozen=True)
+class Difference(TensorExpr):
+    """`of` minus `less`, of one shape."""
+
+    kind: ClassVar[str] = "difference"
+    of: TensorExpr
+    less: TensorExpr
 
 
 @dataclass(frozen=True)
@@ -101,9 +215,22 @@ class Random(TensorExpr):
     seed: int
 
 
-EXPRESSIONS = {cls.kind: cls for cls in (Source, Gather, Pad, Times, Constant, Dirac, Random)}
-CHOICES = {"Share": get_args(Share), "New": get_args(New)}
-LOWEST = {"index": -1, "shape": 1, "groups": 1}  # of integers; 0 where nothing is said
+EXPRESSIONS: Mapping[str, type[TensorExpr]] = {cls.kind: cls for cls in TensorExpr.__subclasses__()}
+CHOICES = {
+    "Share": get_args(Share),
+    "New": get_args(New),
+    "Factor": get_args(Factor),
+    "Statistic": get_args(Statistic),
+}
+LOWEST = {
+    "index": -2,
+    "members": -1,
+    "shape": 1,
+    "groups": 1,
+    "step": 1,
+    "count": 1,
+    "keep": 1,
+}  # of integers; 0 where nothing is said
 
 
 def to_json(expression: TensorExpr) -> dict[str, Any]:
@@ -135,10 +262,9 @@ def from_json(document: Any, place: str = "expression", depth: int = 0) -> Tenso
 def substitute(expression: TensorExpr, definitions: Mapping[str, TensorExpr]) -> TensorExpr:
     """Returns `expression` with each source that has a definition replaced by it."""
     if isinstance(expression, Source):
-        return definitions.get(expression.name, expression)
-    if isinstance(expression, (Gather, Pad, Times)):
-        return replace(expression, of=substitute(expression.of, definitions))
-    return expression
+        return expression if expression.donor else definitions.get(expression.name, expression)
+    inner = {f.name: getattr(expression, f.name) for f in fields(expression) if f.type == "TensorExpr"}
+    return replace(expression, **{name: substitute(value, definitions) for name, value in inner.items()})
 
 
 def _plain(value: Any) -> Any:

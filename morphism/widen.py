@@ -75,7 +75,7 @@ def _sites(genome: Genome) -> list[Site]:
     seen: set[frozenset[object]] = set()
     found: list[Site] = []
     for (module, node), made in sorted(table.made.items()):
-        free = frozenset(made) - table.frozen
+        free = frozenset(made) - table.frozen - set().union(*table.coupled)
         if free and free not in seen:
             seen.add(free)
             found.append({"module": module, "node": node})
@@ -85,12 +85,12 @@ def _sites(genome: Genome) -> list[Site]:
 def _widened(rule: str, genome: Genome, site: Site, rng: random.Random, marker: Marker) -> Edit:
     table = channels(genome)
     made = table.made.get((str(site.get("module")), str(site.get("node"))), ())
-    free = sorted(set(made) - table.frozen)
+    free = sorted(set(made) - table.frozen - set().union(*table.coupled))
     if not free:
         raise Inapplicable(f"{rule} needs a node whose channels are free, got {dict(site)}")
     factor = rng.uniform(LEAST_FACTOR, LARGEST_FACTOR)
     count = min(len(free), max(1, round(len(made) * (factor - 1))))
-    copies = balanced(genome, dict.fromkeys(rng.sample(free, count), (OLD, marker)), marker)
+    copies = balanced(genome, dict.fromkeys(rng.sample(free, count), (OLD, marker)), (marker,))
     child, tensors = rewire(genome, copies, seed_of(rng))
     width = sum(len(copies.get(symbol, (OLD,))) for symbol in made)
     return finish(rule, {**site, "channels": width}, genome, child, tensors, rng)

@@ -85,7 +85,7 @@ def test_every_kind_is_known_by_its_own_name_and_says_what_it_does_to_channels()
     for kind, operation in OPERATIONS.items():
         assert operation.kind == kind
         assert operation.trait in Trait
-        assert operation.variadic == (operation.trait in (Trait.UNITES, Trait.STACKS))
+        assert operation.variadic == (operation.trait in (Trait.UNITES, Trait.STACKS) or kind == "attention")
         numbers = [field for field in fields(operation) if field.type in ("int", "float")]
         assert all({"low", "high"} <= set(field.metadata) for field in numbers)
     assert OPERATIONS["call"] is Call
