@@ -53,7 +53,7 @@ def test_any_request_is_met_exactly_once_the_groups_are_balanced(marker: Marker)
         weights = messy(genome, seed)
         for chosen in choices(rng, genome):
             wanted = {s: (OLD, *[marker] * rng.randint(1, 2)) for s in chosen}
-            edit = edited(genome, balanced(genome, wanted, marker), seed)
+            edit = edited(genome, balanced(genome, wanted, (marker,)), seed)
             check(edit.genome)
             assert certify(genome, edit, weights, realise(edit, weights), seed).verdict, f"genome {seed}: {wanted}"
             done += 1
@@ -75,7 +75,7 @@ def test_pruning_what_was_grown_gives_back_every_bit() -> None:
         genome, rng = drawn(seed), random.Random(seed)
         weights = messy(genome, seed)
         for chosen in choices(rng, genome):
-            copies = balanced(genome, dict.fromkeys(chosen, (OLD, NEW)), NEW)
+            copies = balanced(genome, dict.fromkeys(chosen, (OLD, NEW)), (NEW,))
             grow = edited(genome, copies, seed)
             prune = edited(grow.genome, _new_channels(genome, grow.genome, copies), seed)
             assert prune.genome == genome
