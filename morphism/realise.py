@@ -12,7 +12,7 @@ from morphism.edit import Edit
 from morphism.errors import Inapplicable
 from morphism.fresh import fresh
 from morphism.interpreter import values
-from morphism.tensors import Measured, Source
+from morphism.tensors import Measured, Source, within
 from morphism.values import Origin, value
 
 
@@ -64,13 +64,13 @@ def _made(edit: Edit, name: str, shape: tuple[int, ...], origin: Origin) -> Tens
 
 def _measure(edit: Edit, child: dict[str, Tensor], batch: Tensor, origin: Origin) -> None:
     """Replaces, in place, what stands for statistics of new norms by what these norms read."""
-    wanted = {name: e for name, e in edit.tensors.items() if isinstance(e, Measured)}
-    if not wanted:
+    norms = {name: {e.norm for e in within(edit.tensors[name]) if isinstance(e, Measured)} for name in edit.tensors}
+    if not any(norms.values()):
         return
     precise = {name: tensor.double() for name, tensor in child.items()}
     seen = values(edit.genome, precise, batch.double())
-    for e in wanted.values():
-        (read,) = expand(edit.genome).primitives[e.norm].inputs
-        origin.measured[e.norm] = seen[read]
-    for name, e in wanted.items():
-        child[name] = value(e, origin)
+    for norm in set().union(*norms.values()):
+        (read,) = expand(edit.genome).primitives[norm].inputs
+        origin.measured[norm] = seen[read]
+    for name in filter(norms.get, norms):
+        child[name] = value(edit.tensors[name], origin)

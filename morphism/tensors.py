@@ -6,7 +6,7 @@ Expressions nest, so that composing two edits is substitution: see `edit.compose
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -145,12 +145,14 @@ class Separated(TensorExpr):
 class Measured(TensorExpr):
     """A statistic, over examples and positions, of what the child's batch norm at path `norm` reads.
 
-    `deviation` is √(variance + eps). Without a batch to measure on it is that of standardised values: 0, 1, √(1 + eps).
+    `deviation` is √(variance + eps). Without a batch to measure on, or where the norm has not `channels` channels any
+    more, it is that of standardised values: 0, 1, √(1 + eps).
     """
 
     kind: ClassVar[str] = "measured"
     norm: str
     statistic: Statistic
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,14 @@ def substitute(expression: TensorExpr, definitions: Mapping[str, TensorExpr]) ->
         return expression if expression.donor else definitions.get(expression.name, expression)
     inner = {f.name: getattr(expression, f.name) for f in fields(expression) if f.type == "TensorExpr"}
     return replace(expression, **{name: substitute(value, definitions) for name, value in inner.items()})
+
+
+def within(expression: TensorExpr) -> Iterator[TensorExpr]:
+    """Yields an expression and all that are nested in it."""
+    yield expression
+    for f in fields(expression):
+        if f.type == "TensorExpr":
+            yield from within(getattr(expression, f.name))
 
 
 def _plain(value: Any) -> Any:

@@ -185,8 +185,8 @@ def _measured(e: exprs.Measured, origin: Origin) -> Tensor:
     norm = expand(origin.child).primitives[e.norm]
     assert isinstance(norm.operation, BatchNorm)
     seen = origin.measured.get(e.norm)
-    if seen is None:
-        mean, variance = torch.zeros(norm.shape[0]), torch.ones(norm.shape[0])
+    if seen is None or seen.shape[1] != e.channels:
+        mean, variance = torch.zeros(e.channels), torch.ones(e.channels)
     else:
         axes = [axis for axis in range(seen.dim()) if axis != 1]
         mean, variance = seen.mean(axes), seen.var(axes, correction=0)

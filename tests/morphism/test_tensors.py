@@ -45,7 +45,7 @@ EXAMPLES: tuple[TensorExpr, ...] = (
     Merged(Source("x"), 1, (0, 0, 1)),
     Factored(Source("x"), "second"),
     Separated(Source("x"), "first"),
-    Measured("a/norm", "deviation"),
+    Measured("a/norm", "deviation", 4),
     Ranked(Source("x"), 0, (0, -1, 1), Source("y"), 1),
     Difference(Source("x"), Pad(Source("y"), 1)),
     Times(Source("x"), 0.5),
