@@ -1,7 +1,7 @@
 """Evolution with DEAP: variation by morphisms and disruptions, and the strategies that select."""
 
 from evo.aging import AgingEvolution, AgingSettings
-from evo.disruption import DISRUPTIONS
+from evo.disruptions import DISRUPTIONS
 from evo.nsga2 import NSGA2, NSGA2Settings
 from evo.variation import VariationSettings
 

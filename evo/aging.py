@@ -55,11 +55,22 @@ class AgingEvolution:
         settings: AgingSettings | None = None,
         variation: VariationSettings | None = None,
         fidelity: Fidelity | None = None,
+        *,
+        mutants: bool = True,
     ) -> None:
-        """Takes the founders' genomes, the limits of all genomes, and settings."""
+        """Takes the founders' genomes, the limits of all genomes, and settings.
+
+        Without `mutants` there is no founder but the starters, and nothing is proposed until one of them is a parent.
+        """
         self.settings = settings or AgingSettings()
         self.population = Population(
-            starters, limits, variation or VariationSettings(), (self.settings.objective,), fidelity or Fidelity(), seed
+            starters,
+            limits,
+            variation or VariationSettings(),
+            (self.settings.objective,),
+            fidelity or Fidelity(),
+            seed,
+            mutants,
         )
         self.living: deque[Individual] = deque(maxlen=self.settings.population)
 
@@ -73,9 +84,7 @@ class AgingEvolution:
             self.living.append(member)
 
     def _one(self) -> Candidate | None:
-        if self.population.asked < self.settings.founders or not self.living:
-            return self.population.founder()
-        return self.population.child(self._selected)
+        return self.population.proposal(self.settings.founders, self.living, self._selected)
 
     def _selected(self, rng: random.Random) -> Individual:
         with seeded(rng):

@@ -53,11 +53,22 @@ class NSGA2:
         settings: NSGA2Settings | None = None,
         variation: VariationSettings | None = None,
         fidelity: Fidelity | None = None,
+        *,
+        mutants: bool = True,
     ) -> None:
-        """Takes the founders' genomes, the limits of all genomes, and settings."""
+        """Takes the founders' genomes, the limits of all genomes, and settings.
+
+        Without `mutants` there is no founder but the starters, and nothing is proposed until one of them is a parent.
+        """
         self.settings = settings or NSGA2Settings()
         self.population = Population(
-            starters, limits, variation or VariationSettings(), self.settings.objectives, fidelity or Fidelity(), seed
+            starters,
+            limits,
+            variation or VariationSettings(),
+            self.settings.objectives,
+            fidelity or Fidelity(),
+            seed,
+            mutants,
         )
         self.survivors: list[Individual] = []
 
@@ -72,9 +83,7 @@ class NSGA2:
             self.survivors = tools.selNSGA2(everyone, self.settings.population)
 
     def _one(self) -> Candidate | None:
-        if self.population.asked < self.settings.founders or not self.survivors:
-            return self.population.founder()
-        return self.population.child(self._selected)
+        return self.population.proposal(self.settings.founders, self.survivors, self._selected)
 
     def _selected(self, rng: random.Random) -> Individual:
         with seeded(rng):

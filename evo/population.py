@@ -24,7 +24,7 @@ class Population:
     what its children have to beat, since an inherited child mostly reports its parent's accuracy at first.
 
     Attributes:
-        asked: how many candidates were proposed.
+        known: all candidates that were proposed, by number.
     """
 
     def __init__(
@@ -35,8 +35,11 @@ class Population:
         objectives: Sequence[str],
         fidelity: Fidelity,
         seed: int,
+        mutants: bool = True,
     ) -> None:
         """Takes the founders' genomes, the limits of all genomes, and how children are made.
+
+        Without `mutants` there is no founder but the starters.
 
         Raises:
             ValueError: there is no starter.
@@ -44,21 +47,33 @@ class Population:
         if not starters:
             raise ValueError("a search must have one starter genome or more, got none")
         self.starters, self.objectives, self.fidelity, self.seed = tuple(starters), tuple(objectives), fidelity, seed
-        self.box = toolbox(variation, limits)
-        self.asked = 0
+        self.box, self.crossover, self.mutants = toolbox(variation, limits), variation.crossover, mutants
+        self.known: dict[int, Candidate] = {}
         self._founders = 0
         self._children: Counter[int] = Counter()
         self._seen: dict[tuple[str, float], list[Genome]] = {}
 
+    @property
+    def asked(self) -> int:
+        """How many candidates were proposed."""
+        return len(self.known)
+
+    def proposal(self, founders: int, living: Sequence[Individual], select: Select) -> Candidate | None:
+        """Returns one of the first so many founders, then children of the living; None while there can be neither."""
+        some_left = self.mutants or self._founders < len(self.starters)
+        if not living or (self.asked < founders and some_left):
+            return self.founder()
+        return self.child(select)
+
     def founder(self) -> Candidate | None:
         """Returns the next founder, to be trained from scratch: each starter once, then new mutants of starters.
 
-        None if no new mutant is found.
+        None if no new mutant is found, or none is wanted.
         """
         rng = generator(self.seed, self.asked, "founder")
         if self._founders < len(self.starters):
             return self._propose(Candidate(self.asked, self.starters[self._founders], fidelity=self.fidelity))
-        for _ in range(PARENTS):
+        for _ in range(PARENTS if self.mutants else 0):
             starter = rng.choice(self.starters)
             if edits := self._edits(starter, 0.0, rng):
                 return self._propose(Candidate(self.asked, edits[-1].genome, fidelity=self.fidelity))
@@ -75,9 +90,9 @@ class Population:
             genome, age = parent.candidate.genome, _age(parent)
             if self._children[parent.number] == 1:
                 return self._propose(Candidate(self.asked, genome, (parent.number,), (), self.fidelity), age)
-            if edits := self._edits(genome, age, rng):
-                child = Candidate(self.asked, edits[-1].genome, (parent.number,), edits, self.fidelity)
-                return self._propose(child, age)
+            parents, edits = self._crossed(parent, select)
+            if edits := edits or self._edits(genome, age, rng):
+                return self._propose(Candidate(self.asked, edits[-1].genome, parents, edits, self.fidelity), age)
         return self.founder()
 
     def member(self, candidate: Candidate, evaluation: Evaluation) -> Individual | None:
@@ -90,24 +105,38 @@ class Population:
 
     def _propose(self, candidate: Candidate, age: float = 0.0) -> Candidate:
         """Takes note of a proposal: all that changes here changes now, so that a replay needs nothing else."""
-        self.asked += 1
+        self.known[self.asked] = candidate
         self._founders += not candidate.parents
-        self._children.update(candidate.parents)
+        self._children.update(candidate.parents[:1])
         self._seen.setdefault((fingerprint(candidate.genome), age), []).append(candidate.genome)
         return candidate
 
     def _edits(self, genome: Genome, age: float, rng: random.Random) -> tuple[Edit, ...]:
         """Returns edits to a genome that computes something new at its age of training; none if none is found."""
-
-        def fresh(other: Genome) -> bool:
-            before = self._seen.get((fingerprint(other), age), ())
-            return not any(equivalent(other, known) for known in (genome, *before))
-
         try:
-            edits: tuple[Edit, ...] = self.box.mutate(genome, fresh, rng)
+            edits: tuple[Edit, ...] = self.box.mutate(genome, self._fresh(age, genome), rng)
         except Barren:
             return ()
         return edits
+
+    def _crossed(self, parent: Individual, select: Select) -> tuple[tuple[int, ...], tuple[Edit, ...]]:
+        """Returns both parents and the edits of their child; one parent and none where there is to be no second one."""
+        rng = generator(self.seed, self.asked, "crossover")
+        if rng.random() < self.crossover and (other := select(rng)) is not parent:
+            one, two = parent.candidate, other.candidate
+            edits = self.box.mate(one, two, self.known, self._fresh(_age(parent), one.genome, two.genome), rng)
+            if edits:
+                return (one.number, two.number), edits
+        return (parent.number,), ()
+
+    def _fresh(self, age: float, *parents: Genome) -> Callable[[Genome], bool]:
+        """Returns the question whether a genome was not asked at an age, and computes what no parent computes."""
+
+        def fresh(genome: Genome) -> bool:
+            before = self._seen.get((fingerprint(genome), age), ())
+            return not any(equivalent(genome, other) for other in (*parents, *before))
+
+        return fresh
 
 
 def _age(parent: Individual) -> float:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from deap import base
 
-from evo.disruption import DISRUPTIONS
-from genomes import Genome, InvalidGenome, Limits, check, cost
-from morphism import CATALOGUE, Edit, Inapplicable, Morphism
+from evo.attempt import attempt
+from evo.crossover import mate
+from evo.disruptions import DISRUPTIONS
+from genomes import Genome, Limits
+from morphism import CATALOGUE, Edit, Morphism
 
 TRIES = 20  # of chains of edits, for one child
 DRAWS = 6  # of a kind and a site, for one edit of a chain
@@ -24,16 +26,19 @@ class VariationSettings:
     Attributes:
         disruptions: the chance that an edit is a disruption, which does not keep the function, instead of a morphism.
         edits: at most, in one child; each number from 1 is equally likely.
+        crossover: the chance that a child has two parents; the edits above are not made then.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     disruptions: float = 0.15
     edits: int = 2
+    crossover: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses numbers outside their ranges."""
-        if not 0 <= self.disruptions <= 1:
-            raise ValueError(f"variation.disruptions must be a chance in [0, 1], got {self.disruptions}")
+        for name in ("disruptions", "crossover"):
+            if not 0 <= (chance := getattr(self, name)) <= 1:
+                raise ValueError(f"variation.{name} must be a chance in [0, 1], got {chance}")
         if not 1 <= self.edits <= 8:
             raise ValueError(f"variation.edits must be in [1, 8], got {self.edits}")
 
@@ -43,8 +48,12 @@ class Barren(RuntimeError):
 
 
 def toolbox(settings: VariationSettings, limits: Limits) -> base.Toolbox:
-    """Returns DEAP's toolbox with `mutate(genome, fresh, rng) -> edits` registered for a search."""
+    """Returns DEAP's toolbox for a search.
+
+    `mutate(genome, fresh, rng)` and `mate(receiver, giver, known, fresh, rng)` return the edits that make a child.
+    """
     box = base.Toolbox()
+    box.register("mate", mate, limits=limits)
     box.register("mutate", mutate, settings=settings, limits=limits)
     return box
 
@@ -90,16 +99,4 @@ def _edit(genome: Genome, rng: random.Random, settings: VariationSettings, limit
     kind = rng.choices(kinds, [kind.weight for kind in kinds])[0]
     if not (sites := kind.sites(genome)):
         return None
-    try:
-        edit = kind.plan(genome, rng.choice(sites), rng)
-        if not _affordable(edit.genome, limits):  # what most draws fail near the limits, and the cheaper question
-            return None
-        check(edit.genome)
-    except (Inapplicable, InvalidGenome):
-        return None
-    return edit
-
-
-def _affordable(genome: Genome, limits: Limits) -> bool:
-    counts = asdict(cost(genome))
-    return all(limit is None or counts[name] <= limit for name, limit in asdict(limits).items())
+    return attempt(kind, genome, rng.choice(sites), rng, limits)

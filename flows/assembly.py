@@ -84,7 +84,7 @@ def tidy(ledger: Ledger, evaluator: "Trainer") -> None:
     evaluations = ledger.evaluations()
     evaluator.clear(set(evaluations))
     kept = {evaluation.weights for evaluation in evaluations.values() if evaluation.weights}
-    evaluator.store.collect(kept | evaluator.landed_weights())
+    evaluator.store.collect(kept | evaluator.needed_weights())
 
 
 def proposer(config: SearchConfig, space: ResidualSpace, directory: Path) -> Strategy:

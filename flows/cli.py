@@ -1,4 +1,4 @@
-"""The command line: search, resume, show, lineage, export, sync."""
+"""The command line: search, resume, show, lineage, verify, export, sync."""
 
 from __future__ import annotations
 
@@ -92,6 +92,20 @@ def lineage(
         file = directory / "lineage.html"
         file.write_text(page(name, ledger.candidates(), ledger.evaluations()))
     typer.echo(f"Family tree: {file}")
+
+
+@app.command()
+def verify(
+    name: str,
+    child: Annotated[int | None, typer.Option(help="Number of the only candidate to verify.")] = None,
+    home: HomeOption = HOME,
+) -> None:
+    """Derive each certificate and each child's first weights again from the stored ancestors, and compare."""
+    from flows import terminal
+    from flows.verify import verified
+
+    if not verified(Home(home), name, child, terminal.console()):
+        raise typer.Exit(1)
 
 
 @app.command()

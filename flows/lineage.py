@@ -123,7 +123,8 @@ def _edit(edit: Edit, certificate: Certificate | None) -> dict[str, Any]:
     told = {"rule": edit.rule, "site": dict(edit.site), "modes": sorted(edit.modes)}
     if certificate is None:
         return told
-    return {**told, "verdict": certificate.verdict, "errors": {m: _short(e) for m, e in certificate.errors.items()}}
+    errors = {mode: _short(certificate.errors.get(mode)) for mode in certificate.modes}
+    return {**told, "verdict": certificate.verdict, "errors": errors, "proved": list(certificate.proved)}
 
 
 def _curve(curve: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:

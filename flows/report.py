@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from flows.home import BadInput
 from flows.lineage import page
 from genomes import InvalidGenome
 from genomes.drawing import draw
+from morphism import Certificate
 from search import Candidate, Evaluation, Ledger
 
 AXES = ("error", "parameters")
@@ -64,6 +64,20 @@ def gains(candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluat
     }
 
 
+def proofs(certificates: Iterable[Certificate]) -> dict[str, float]:
+    """Returns what certificates of morphisms say, as metrics; nothing for disruptions, which promise nothing.
+
+    `certificate/eval` and `certificate/train` are the largest errors in the modes that are claimed,
+    `certificate/proved` is the share of the claims that are proven statically too.
+    """
+    claims = [(certificate, mode) for certificate in certificates for mode in certificate.modes]
+    if not claims:
+        return {}
+    worst = {m: max(c.errors[m] for c, mode in claims if mode == m) for m in sorted({mode for _, mode in claims})}
+    proved = sum(mode in certificate.proved for certificate, mode in claims) / len(claims)
+    return {"certificate/proved": proved, **{f"certificate/{mode}": error for mode, error in worst.items()}}
+
+
 def _ok(evaluations: Mapping[int, Evaluation], number: int) -> bool:
     return number in evaluations and evaluations[number].ok
 
@@ -87,11 +101,12 @@ def tags(name: str, candidate: Candidate, evaluation: Evaluation) -> dict[str, s
 
 def child_files(candidate: Candidate, evaluation: Evaluation) -> dict[str, str]:
     """Returns the artifacts of a child run by file name; a genome that cannot be built has no picture."""
-    certificates = [asdict(certificate) for certificate in evaluation.certificates]
+    certificates = [certificate.to_json() for certificate in evaluation.certificates]
     changes = [{"rule": edit.rule, "site": dict(edit.site), "modes": sorted(edit.modes)} for edit in candidate.edits]
     told = {
         "genome.json": candidate.genome.to_json().decode(),
-        "edits.json": json.dumps({"edits": changes, "certificates": certificates}, indent=1),
+        "edits.json": json.dumps(changes, indent=1),
+        "certificates.json": json.dumps(certificates, indent=1),
     }
     with suppress(InvalidGenome):
         told["architecture.svg"] = draw(candidate.genome, f"candidate {candidate.number}")
@@ -107,11 +122,14 @@ def artifacts(ledger: Ledger, name: str, directory: Path) -> dict[str, float]:
     (directory / "front.json").write_text(json.dumps(rows, indent=1))
     draw_front(evaluations, best_ones, directory / "front.png")
     winner = best(ledger)
+    certificates = [certificate for evaluation in evaluations.values() for certificate in evaluation.certificates]
     return {
         "evaluations": spent.evaluations,
         "failures": spent.failures,
         "seconds": spent.elapsed_seconds,
         "examples": spent.examples,
+        "certified": sum(certificate.verdict for certificate in certificates if certificate.modes),
+        **proofs(certificates),
         **({"best_error": winner.objectives["error"]} if winner else {}),
     }
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from flows import report
+from morphism import Certificate
 from search import Budget, Candidate, Evaluation, Ledger, Progress
 
 WIDTH = max(80, shutil.get_terminal_size((120, 40)).columns)
@@ -138,9 +139,12 @@ def summary(ledger: Ledger, screen: Console) -> None:
 def _certificates(candidates: dict[int, Candidate], evaluations: dict[int, Evaluation], screen: Console) -> None:
     proofs = [c for e in evaluations.values() for c in e.certificates if c.modes]
     worst = max((error for proof in proofs for error in proof.errors.values()), default=0.0)
-    kept = sum(proof.verdict for proof in proofs)
+    kept, proved = sum(proof.verdict for proof in proofs), sum(proof.proved == proof.modes for proof in proofs)
     controls = sum(candidates[number].control for number in evaluations)
-    screen.print(f"Morphisms: {kept} of {len(proofs)} certified, largest error {worst:.1e}; no-op controls: {controls}")
+    screen.print(
+        f"Morphisms: {kept} of {len(proofs)} certified, {proved} proved statically, largest error {worst:.1e}; "
+        f"no-op controls: {controls}"
+    )
 
 
 def _gains(candidates: dict[int, Candidate], evaluations: dict[int, Evaluation], screen: Console) -> None:
@@ -178,6 +182,11 @@ def family(ledger: Ledger, number: int) -> Tree:
     return top
 
 
+def _claim(certificate: Certificate, mode: str) -> str:
+    """Returns what is known of one mode that an edit claims."""
+    return f"{mode} {certificate.errors[mode]:.1e}{', proved' if mode in certificate.proved else ''}"
+
+
 def _member(ledger: Ledger, number: int) -> Text:
     candidate, evaluation = ledger.candidate(number), ledger.evaluation(number)
     text = Text(f"{number} ", style="bold").append(report.edits(candidate), style="cyan")
@@ -187,7 +196,7 @@ def _member(ledger: Ledger, number: int) -> Text:
         return text.append(f" {evaluation.status}: {evaluation.reason}", style="red")
     text.append(f"  error {evaluation.objectives['error']:.4f}, {evaluation.objectives['parameters']:,.0f} parameters")
     for certificate in evaluation.certificates:
-        proof = ", ".join(f"{mode} {error:.1e}" for mode, error in certificate.errors.items()) or "no promise"
+        proof = ", ".join(_claim(certificate, mode) for mode in certificate.modes) or "no promise"
         text.append(
             f"\n  {certificate.rule}: {'kept the function' if certificate.modes else 'disruption'} ({proof})",
             style="green" if certificate.modes else "yellow",

@@ -240,7 +240,8 @@ class Tracker:
             for key, value in point.items()
             if key != "examples"
         ]
-        totals = [Metric(key, value, now, 0) for key, value in {**evaluation.objectives, **evaluation.cost}.items()]
+        numbers = {**evaluation.objectives, **evaluation.cost, **report.proofs(evaluation.certificates)}
+        totals = [Metric(key, value, now, 0) for key, value in numbers.items()]
         self.client.log_batch(run, metrics=[*totals, *points])
         with tempfile.TemporaryDirectory() as scratch:
             for file, content in report.child_files(candidate, evaluation).items():

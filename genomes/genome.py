@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -193,6 +193,11 @@ class Genome:
         return cls.of(modules, parsing.identifier(document["root"], "root"))
 
 
+@cache
+def _names(kind: type[Operation]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 def _fields(operation: Operation) -> dict[str, Any]:
-    values = {field.name: getattr(operation, field.name) for field in fields(operation)}
+    values = {name: getattr(operation, name) for name in _names(type(operation))}  # type: ignore[arg-type]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -23,6 +23,8 @@ from genomes.operations import (
     Mean,
     Mul,
     Operation,
+    Select,
+    Slice,
 )
 
 ROUNDS = 8  # of refinement; what they leave undecided, `equivalent` decides
@@ -65,7 +67,7 @@ def _is_identity(primitive: Primitive, inputs: tuple[str, ...]) -> bool:
     match primitive.operation:
         case Identity() | Dropout(rate=0.0) | MaxPool(kernel=1, stride=1):
             return True
-        case Flatten() | GlobalPool():
+        case Flatten() | GlobalPool() | Select() | Slice():
             return primitive.shape == primitive.in_shapes[0]
         case Mean():
             return len(set(inputs)) == 1

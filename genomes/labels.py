@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from genomes.expansion import Primitive
-from genomes.operations import Conv, Dropout, Input, Linear, MaxPool, Operation
+from genomes.operations import (
+    Attention,
+    AvgPool,
+    Blend,
+    ChannelShuffle,
+    Conv,
+    Dropout,
+    GroupNorm,
+    Linear,
+    MaxPool,
+    Operation,
+    Select,
+    Slice,
+)
 
 NAMES = {
     "batch_norm": "bn",
+    "layer_norm": "ln",
     "add": "+",
     "mul": "×",
     "global_pool": "global pool",
     "relu": "relu",
     "gelu": "GELU",
     "silu": "SiLU",
+    "prelu": "PReLU",
 }
 FAMILIES = {
     "conv": "conv",
@@ -26,6 +42,9 @@ FAMILIES = {
     "mean": "join",
     "mul": "join",
     "concat": "join",
+    "gate": "join",
+    "attention": "join",
+    "select": "pool",
     "input": "end",
 }
 
@@ -55,20 +74,9 @@ def short(number: int) -> str:
 
 def _words(primitive: Primitive) -> str:
     operation = primitive.operation
-    match operation:
-        case Conv():
-            return f"conv {operation.kernel}×{operation.kernel}, {operation.out_channels}{_conv(operation, primitive)}"
-        case Linear():
-            return f"linear {operation.out_features}"
-        case MaxPool():
-            name, stride = operation.kind.replace("_", " "), operation.stride
-            return f"{name} {operation.kernel}×{operation.kernel}" + (f", /{stride}" if stride > 1 else "")
-        case Dropout():
-            return f"dropout {operation.rate:.2g}"
-        case Input():
-            return "input"
-        case _:
-            return _name(operation)
+    if isinstance(operation, Conv):
+        return f"conv {operation.kernel}×{operation.kernel}, {operation.out_channels}{_conv(operation, primitive)}"
+    return WORDS.get(type(operation), _name)(operation)
 
 
 def _conv(operation: Conv, primitive: Primitive) -> str:
@@ -80,5 +88,28 @@ def _conv(operation: Conv, primitive: Primitive) -> str:
     return words
 
 
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _name(operation: Operation) -> str:
     return NAMES.get(operation.kind, operation.kind.replace("_", " "))
+
+
+def _pool(operation: MaxPool) -> str:
+    words = f"{_name(operation)} {operation.kernel}×{operation.kernel}"
+    return words + (f", /{operation.stride}" if operation.stride > 1 else "")
+
+
+WORDS: Mapping[type[Operation], Callable[[Any], str]] = {
+    Linear: lambda op: f"linear {op.out_features}",
+    MaxPool: _pool,
+    AvgPool: _pool,
+    Dropout: lambda op: f"dropout {op.rate:.2g}",
+    GroupNorm: lambda op: f"gn, {_several(op.groups, 'group')}",
+    ChannelShuffle: lambda op: f"shuffle, {_several(op.groups, 'group')}",
+    Attention: lambda op: f"attention, {_several(op.heads, 'head')}",
+    Blend: lambda op: f"blend {op.first}, {op.second}",
+    Slice: lambda op: f"channels {op.start} to {op.stop - 1}",
+    Select: lambda op: f"position {op.index}",
+}

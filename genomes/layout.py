@@ -13,23 +13,16 @@ from itertools import count
 
 import networkx as nx
 
+from genomes import operations as ops
 from genomes.expansion import Expansion, Primitive
-from genomes.operations import (
-    GELU,
-    BatchNorm,
-    Dropout,
-    Flatten,
-    Identity,
-    Input,
-    Operation,
-    ReLU,
-    Scale,
-    Sigmoid,
-    SiLU,
-)
+from genomes.operations import Operation
 
 OUTPUT = "/output"  # the box of the network's result; no path starts with a slash
-FOLLOWERS: tuple[type[Operation], ...] = (BatchNorm, Scale, ReLU, GELU, SiLU, Sigmoid, Dropout, Identity, Flatten)
+FOLLOWERS: tuple[type[Operation], ...] = (
+    *(ops.BatchNorm, ops.GroupNorm, ops.LayerNorm, ops.Scale, ops.Position),
+    *(ops.ReLU, ops.ReLU6, ops.GELU, ops.SiLU, ops.Sigmoid, ops.Hardswish, ops.Hardsigmoid, ops.PReLU, ops.Blend),
+    *(ops.Dropout, ops.Identity, ops.Flatten),
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +94,7 @@ def _follows(primitive: Primitive, expansion: Expansion) -> bool:
         return False
     source = expansion.primitives[primitive.inputs[0]]
     alone = expansion.consumers[source.path] == (primitive.path,) and source.path != expansion.output
-    return alone and call_of(source.path) == call_of(primitive.path) and not isinstance(source.operation, Input)
+    return alone and call_of(source.path) == call_of(primitive.path) and not isinstance(source.operation, ops.Input)
 
 
 def call_of(path: str) -> str:

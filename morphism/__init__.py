@@ -1,15 +1,19 @@
 """How an architecture may grow without forgetting. Planning knows no torch; `realise` and `certify` import it."""
 
+from morphism.algebra import compose
 from morphism.catalogue import CATALOGUE, Morphism
 from morphism.certificate import Certificate
-from morphism.edit import EXACT, INEXACT, Edit, Modes, Site, compose
+from morphism.edit import EXACT, INEXACT, Edit, Modes, Site
 from morphism.errors import Inapplicable
 from morphism.inline import inline
+from morphism.shrink import INVERSES
+from morphism.undo import undo
 
 __all__ = [
     "CATALOGUE",
     "EXACT",
     "INEXACT",
+    "INVERSES",
     "Certificate",
     "Edit",
     "Inapplicable",
@@ -18,4 +22,5 @@ __all__ = [
     "Site",
     "compose",
     "inline",
+    "undo",
 ]

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from genomes import Genome
-from morphism.branch import Replicate
-from morphism.deepen import IdentityLayer, Residual
+from morphism.activation import BlendActivation
+from morphism.attention import GrowHeads, InsertAttention, InsertExcitation
+from morphism.branch import Replicate, SplitLayer
+from morphism.deepen import BlendedLayer, IdentityLayer, ParametricLayer, Residual
 from morphism.edit import Edit, Modes, Site
+from morphism.factorise import Factorise
 from morphism.inline import Inline
-from morphism.kernel import Grow
-from morphism.skip import SkipAdd, SkipConcat
-from morphism.widen import Split, ZeroFanout
+from morphism.kernel import Grow, Undilate
+from morphism.normalise import IdentityNorm
+from morphism.skip import SkipAdd, SkipConcat, SkipGate
+from morphism.spatial import Densify, PoolToDepthwise, Subsample
+from morphism.widen import EqualReplicas, Pair, Split, ZeroFanout
 
 
 class Morphism(Protocol):
@@ -49,12 +54,28 @@ class Morphism(Protocol):
 
 CATALOGUE: tuple[Morphism, ...] = (
     Split(),
+    Pair(),
     ZeroFanout(),
+    EqualReplicas(),
     Residual(),
     IdentityLayer(),
+    ParametricLayer(),
+    BlendedLayer(),
+    IdentityNorm(),
+    Factorise(),
     Grow(),
+    Undilate(),
+    Densify(),
+    PoolToDepthwise(),
+    Subsample(),
     SkipAdd(),
     SkipConcat(),
+    SkipGate(),
     Replicate(),
+    SplitLayer(),
+    BlendActivation(),
+    InsertExcitation(),
+    InsertAttention(),
+    GrowHeads(),
     Inline(),
 )

@@ -64,6 +64,11 @@ class ChannelMap:
                 found.setdefault((module, node), []).append((channel, representative))
         return {key: tuple(symbol for _, symbol in sorted(channels)) for key, channels in found.items()}
 
+    @cached_property
+    def joined(self) -> frozenset[Symbol]:
+        """The representatives that some norm over channels reads: all of `coupled`."""
+        return frozenset().union(*self.coupled)
+
 
 @lru_cache(maxsize=1024)
 def channels(genome: Genome) -> ChannelMap:
@@ -220,8 +225,11 @@ class _Walk:
         for number, root in enumerate(roots):
             classes.setdefault(self.symbols[root], []).append(self.symbols[number])
         table = [self.symbols[root] for root in roots]
+        # most values have the very list of what they read
+        lists = {id(found): found for found in self.entries.values()}
+        made = {key: tuple(Entry(table[n], block) for n, block in found) for key, found in lists.items()}
         return ChannelMap(
-            {path: tuple(Entry(table[n], block) for n, block in found) for path, found in self.entries.items()},
+            {path: made[id(found)] for path, found in self.entries.items()},
             {symbol: tuple(members) for symbol, members in classes.items()},
             frozenset(table[number] for number in self.frozen),
             _merged([frozenset(table[number] for number, _ in entries) for entries in self.coupled]),

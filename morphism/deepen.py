@@ -6,21 +6,25 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genomes import Genome
+from genomes import Expansion, Genome
 from genomes.operations import (
     GELU,
     MAX_CHANNELS,
     Add,
     AvgPool,
     BatchNorm,
+    Blend,
     Call,
     Concat,
     Conv,
+    Input,
     Linear,
     MaxPool,
     Mean,
     Mul,
     Operation,
+    Output,
+    PReLU,
     ReLU,
     SiLU,
 )
@@ -31,6 +35,7 @@ from morphism.planning import behind, channel_count, constant, expanded, finish,
 from morphism.tensors import Dirac, TensorExpr
 
 ENDS_A_LAYER = (ReLU, GELU, SiLU, MaxPool, AvgPool, Add, Mean, Mul, Concat, Call)
+SECONDS = ("relu", "silu", "gelu")  # what a blend with the identity may become
 
 
 @dataclass(frozen=True)
@@ -101,25 +106,91 @@ class IdentityLayer:
         Raises:
             Inapplicable: the node is no ReLU, or its width differs between calls.
         """
-        module, node, operation = node_of(genome, site)
-        expansion, name = expanded(genome), str(site["module"])
-        width, ranks = channel_count(expansion, name, node), {len(s) for s in shapes(expansion, name, node)}
-        if not isinstance(operation, ReLU) or not width or width > MAX_CHANNELS or len(ranks) != 1:
-            raise Inapplicable(
-                f"{self.name} needs a ReLU of one width up to {MAX_CHANNELS}, got {shapes(expansion, name, node)}"
-            )
-        if ranks == {1}:
-            layer: Operation = Linear(width)
-        else:
-            layer = Conv.same(width, 3 if is_image(expansion, name, node) else 1)
-        first = new_id(module, self.name, [node], layer)
-        second = new_id(module, self.name, [node], operation)
-        grown = behind(module, node, {first: layer, second: operation}, [(node, first), (first, second)])
-        child = genome.changed({name: grown})
-        every = expanded(child).tensor_shapes()
-        weights = [f"{path}.weight" for path in expanded(child).instances[name, first]]
-        tensors: dict[str, TensorExpr] = {weight: Dirac(every[weight]) for weight in weights}
-        return finish(self.name, site, genome, child, tensors, rng)
+        _, node, operation = node_of(genome, site)
+        if not isinstance(operation, ReLU):
+            raise Inapplicable(f"{self.name} needs a ReLU, got {operation.kind} {node}")
+        return _layered(self.name, genome, site, rng, ReLU())
+
+
+@dataclass(frozen=True)
+class ParametricLayer:
+    """Adds a convolution or linear map that returns its input, and a PReLU of slope 1, behind any value.
+
+    Preserves: bit for bit, in eval and in train mode.
+    Source: Wei et al. 2016, Network Morphism, section 3.3 (parametric activation).
+    """
+
+    name: str = "deepen.prelu"
+    modes: Modes = EXACT
+    weight: float = 0.5
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns the nodes that have one width in every call, but neither inputs nor the last node."""
+        return _sites(genome, (Operation,), images_only=False)
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit.
+
+        Raises:
+            Inapplicable: the value's width differs between calls, or is too large for a linear map.
+        """
+        return _layered(self.name, genome, site, rng, PReLU())
+
+
+@dataclass(frozen=True)
+class BlendedLayer:
+    """Adds a convolution or linear map that returns its input, and a blend a x + (1 - a) f(x) with a = 1.
+
+    f is ReLU, SiLU or GELU; training may move a towards it.
+
+    Preserves: bit for bit, in eval and in train mode.
+    Source: Wei et al. 2016, Network Morphism, section 3.3; one trained number instead of a slope per channel: ours.
+    """
+
+    name: str = "deepen.blend"
+    modes: Modes = EXACT
+    weight: float = 0.5
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns the nodes that have one width in every call, but neither inputs nor the last node."""
+        return _sites(genome, (Operation,), images_only=False)
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit.
+
+        Raises:
+            Inapplicable: the value's width differs between calls, or is too large for a linear map.
+        """
+        return _layered(self.name, genome, site, rng, Blend("identity", rng.choice(SECONDS)))
+
+
+def _layered(rule: str, genome: Genome, site: Site, rng: random.Random, activation: Operation) -> Edit:
+    """Returns the edit that puts a map which returns its input, and an activation with weight 1, behind a node."""
+    module, node, operation = node_of(genome, site)
+    expansion, name = expanded(genome), str(site["module"])
+    layer = _returning(expansion, name, node)
+    if layer is None or isinstance(operation, Output):
+        raise Inapplicable(
+            f"{rule} needs a value of one width up to {MAX_CHANNELS}, got {shapes(expansion, name, node)}"
+        )
+    first = new_id(module, rule, [node], layer)
+    second = new_id(module, rule, [node], activation)
+    grown = behind(module, node, {first: layer, second: activation}, [(node, first), (first, second)])
+    child = genome.changed({name: grown})
+    every = expanded(child).tensor_shapes()
+    weights = [f"{path}.weight" for path in expanded(child).instances[name, first]]
+    tensors: dict[str, TensorExpr] = {weight: Dirac(every[weight]) for weight in weights}
+    if isinstance(activation, (PReLU, Blend)):
+        tensors.update(constant(child, name, second, "weight", 1.0))
+    return finish(rule, site, genome, child, tensors, rng)
+
+
+def _returning(expansion: Expansion, module: str, node: str) -> Operation | None:
+    """Returns the layer that can hand a node's value on in every call; None if none can."""
+    width, ranks = channel_count(expansion, module, node), {len(s) for s in shapes(expansion, module, node)}
+    if not width or width > MAX_CHANNELS or len(ranks) != 1:
+        return None
+    return Linear(width) if ranks == {1} else Conv.same(width, 3 if is_image(expansion, module, node) else 1)
 
 
 def _sites(genome: Genome, kinds: tuple[type[Operation], ...], *, images_only: bool) -> list[Site]:
@@ -128,6 +199,13 @@ def _sites(genome: Genome, kinds: tuple[type[Operation], ...], *, images_only: b
         {"module": module, "node": node}
         for module, node, operation in nodes(genome)
         if isinstance(operation, kinds)
-        and channel_count(expansion, module, node)
+        and not isinstance(operation, (Input, Output))
+        and not _ends(expansion, module, node)
+        and _returning(expansion, module, node)
         and (not images_only or is_image(expansion, module, node))
     ]
+
+
+def _ends(expansion: Expansion, module: str, node: str) -> bool:
+    """Says whether a node's value is, in some call, what the network returns."""
+    return any(expansion.values[path] == expansion.output for path in expansion.instances[module, node])

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from genomes import Genome, InvalidGenome, expand
+from genomes import Genome, InvalidGenome
 from morphism import tensors as expressions
 from morphism.errors import Inapplicable
-from morphism.tensors import Source, TensorExpr, substitute
+from morphism.tensors import TensorExpr
 
 Site = Mapping[str, Any]
 Modes = frozenset[str]
@@ -77,22 +77,6 @@ class Edit:
             raise Inapplicable(f"an edit's zeros must be a list, got {str(document['zeros'])[:80]}")
         zeros = tuple(expressions.from_json(value, "zeros") for value in document["zeros"])
         return cls(rule, site, _genome(document["genome"]), made, frozenset(modes), zeros)
-
-
-def compose(first: Edit, second: Edit) -> Edit:
-    """Returns the one edit that does `first` and then `second`; it claims what both claim.
-
-    Its tensors are those of `second` with the definitions of `first` substituted, so that realising it once gives
-    what realising both gives.
-    """
-    made: dict[str, TensorExpr] = {}
-    for name in expand(second.genome).tensor_shapes():
-        expression = substitute(second.tensors.get(name, Source(name)), first.tensors)
-        if expression != Source(name):
-            made[name] = expression
-    site = {"first": dict(first.site), "second": dict(second.site)}
-    zeros = (*first.zeros, *(substitute(value, first.tensors) for value in second.zeros))
-    return Edit(f"{first.rule}, {second.rule}", site, second.genome, made, first.modes & second.modes, zeros)
 
 
 def _genome(document: Any) -> Genome:

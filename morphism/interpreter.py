@@ -86,7 +86,11 @@ def _batch_norm(s: _Step) -> Tensor:
 
 
 def _layer_norm(s: _Step) -> Tensor:
-    return functional.layer_norm(s.x.movedim(1, -1), s.x.shape[1:2], s.weight, s.bias, s.op.eps).movedim(-1, 1)
+    return (
+        functional.layer_norm(s.x.movedim(1, -1), s.x.shape[1:2], s.weight, s.bias, s.op.eps)
+        .movedim(-1, 1)
+        .contiguous()
+    )
 
 
 def _class_token(s: _Step) -> Tensor:
@@ -133,7 +137,8 @@ APPLIED: Mapping[type[ops.Operation], Callable[[_Step], Tensor]] = {
     ops.Dropout: lambda s: s.x,
     ops.Identity: lambda s: s.x,
     ops.Flatten: lambda s: s.x.flatten(1),
-    ops.Slice: lambda s: s.x[:, s.op.start : s.op.stop],
+    # views would let later sums run in another order, and cost what is bit-identical its bits
+    ops.Slice: lambda s: s.x[:, s.op.start : s.op.stop].contiguous(),
     ops.ChannelShuffle: _channel_shuffle,
     ops.ClassToken: _class_token,
     ops.Select: lambda s: s.x.flatten(2)[:, :, s.op.index, None, None],

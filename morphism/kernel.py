@@ -1,4 +1,4 @@
-"""Morphism that enlarges the window of a convolution."""
+"""Morphisms that change the window of a convolution."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from genomes import Genome
 from genomes.operations import Conv, Operation
 from morphism.edit import EXACT, Edit, Modes, Site
 from morphism.errors import Inapplicable
-from morphism.planning import expanded, finish, node_of, nodes
-from morphism.tensors import Pad, Source, TensorExpr
+from morphism.planning import altered, expanded, node_of, nodes
+from morphism.tensors import Pad, Source, Spread
 
 LARGEST = 7
 
@@ -42,16 +42,58 @@ class Grow:
         Raises:
             Inapplicable: the node is no convolution with an odd kernel below 7, or the ring would see only padding.
         """
-        module, node, operation = node_of(genome, site)
-        name = str(site["module"])
-        if not isinstance(operation, Conv) or not _may_grow(genome, name, node, operation):
+        _, node, operation = node_of(genome, site)
+        if not isinstance(operation, Conv) or not _may_grow(genome, str(site["module"]), node, operation):
             raise Inapplicable(f"{self.name} needs a convolution with an odd kernel that has room, got {operation}")
         padding = operation.padding + operation.dilation
         grown = replace(operation, kernel=operation.kernel + 2, padding=padding)
-        child = genome.changed({name: module.changed({node: grown})})
-        weights = [f"{path}.weight" for path in expanded(genome).instances[name, node]]
-        tensors: dict[str, TensorExpr] = {weight: Pad(Source(weight), 1) for weight in weights}
-        return finish(self.name, {**site, "kernel": grown.kernel}, genome, child, tensors, rng)
+        said = {**site, "kernel": grown.kernel}
+        return altered(self.name, said, genome, grown, rng, lambda name, _: Pad(Source(name), 1))
+
+
+@dataclass(frozen=True)
+class Undilate:
+    """Fills the gaps of a dilated kernel with zeros that can learn: kernel k becomes d (k - 1) + 1, dilation 1.
+
+    Preserves: exactly, in eval and in train mode.
+    Source: Wei et al. 2016, Network Morphism, section 3.4 (a kernel is a larger one with zeros); dilation: ours.
+    """
+
+    name: str = "kernel.undilate"
+    modes: Modes = EXACT
+    weight: float = 0.5
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns the dilated convolutions whose window is at most 7."""
+        return [
+            {"module": module, "node": node}
+            for module, node, operation in nodes(genome)
+            if isinstance(operation, Conv) and _has_gaps(operation)
+        ]
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit.
+
+        Raises:
+            Inapplicable: the node is no dilated convolution, or its window would be larger than 7.
+        """
+        _, _, operation = node_of(genome, site)
+        if not isinstance(operation, Conv) or not _has_gaps(operation):
+            raise Inapplicable(
+                f"{self.name} needs a dilated convolution with a window up to {LARGEST}, got {operation}"
+            )
+        step = operation.dilation
+        filled = replace(operation, kernel=_window(operation), dilation=1)
+        said = {**site, "kernel": filled.kernel}
+        return altered(self.name, said, genome, filled, rng, lambda name, _: Spread(Source(name), step))
+
+
+def _window(operation: Conv) -> int:
+    return operation.dilation * (operation.kernel - 1) + 1
+
+
+def _has_gaps(operation: Conv) -> bool:
+    return operation.dilation > 1 and operation.kernel > 1 and _window(operation) <= LARGEST
 
 
 def _may_grow(genome: Genome, module: str, node: str, operation: Operation) -> bool:

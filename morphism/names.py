@@ -30,6 +30,16 @@ def new_id(module: Module, rule: str, parents: Sequence[str], parameters: Operat
     return name
 
 
+def new_ids(module: Module, rule: str, parents: Sequence[str], operations: Sequence[Operation]) -> list[str]:
+    """Returns stable ids, all different, for several new nodes; their ordinals are counted from their places."""
+    found: list[str] = []
+    for ordinal, operation in enumerate(operations):
+        while (name := stable_id(rule, parents, operation, ordinal)) in {*module.operations, *found}:
+            ordinal += 1
+        found.append(name)
+    return found
+
+
 def short_hash(*parts: object) -> str:
     """Returns eight hexadecimal digits of the SHA-256 of JSON values."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))

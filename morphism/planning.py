@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from genomes import Edge, Expansion, Genome, InvalidGenome, Module, expand
 from genomes.operations import Operation, Shape
@@ -116,6 +116,37 @@ def finish(
     """
     loadable(child)
     return Edit(rule, site, child, complete(parent, child, tensors, seed_of(rng)), modes)
+
+
+def altered(
+    rule: str,
+    site: Site,
+    parent: Genome,
+    operation: Operation,
+    rng: random.Random,
+    weight: Callable[[str, Shape], TensorExpr],
+) -> Edit:
+    """Returns the exact edit after which a node computes its value by another operation.
+
+    Args:
+        rule: of the edit.
+        site: with the node.
+        parent: what is changed.
+        operation: the new one, with a `weight`.
+        rng: of what is drawn.
+        weight: makes the expression of that weight, in each call, from its name and shape.
+
+    Raises:
+        Inapplicable: the child is not a valid genome.
+    """
+    name, node = str(site["module"]), str(site["node"])
+    child = parent.changed({name: parent[name].changed({node: operation})})
+    expansion = expanded(child)
+    primitives = [expansion.primitives[path] for path in expansion.instances[name, node]]
+    tensors = {
+        f"{p.path}.weight": weight(f"{p.path}.weight", p.tensor_shapes()[f"{p.path}.weight"]) for p in primitives
+    }
+    return finish(rule, site, parent, child, tensors, rng)
 
 
 def loadable(child: Genome) -> None:

@@ -98,7 +98,7 @@ def balanced(
         agreed = True
         for parts in _uneven(expansion, table, result):
             agreed = False
-            _level(parts, table.frozen, result, added)
+            _level(parts, table.frozen | table.joined, result, added)
         if agreed:
             return result
     raise Inapplicable(f"the groups of grouped convolutions do not become equally wide within {ROUNDS} rounds")

@@ -12,16 +12,21 @@ from genomes.operations import (
     Add,
     AvgPool,
     BatchNorm,
+    Blend,
     Call,
     Concat,
     Conv,
+    Gate,
+    Hardswish,
     Input,
     Linear,
     MaxPool,
     Mean,
     Mul,
     Operation,
+    PReLU,
     ReLU,
+    ReLU6,
     Shape,
     SiLU,
 )
@@ -31,8 +36,9 @@ from morphism.names import new_id
 from morphism.planning import behind, channel_count, constant, expanded, finish, node_of, shapes
 from morphism.tensors import Gather, Source, TensorExpr
 
-VALUES = (Input, ReLU, GELU, SiLU, MaxPool, AvgPool, Add, Mean, Mul, Concat, Call)  # worth reading again
-TARGETS = (BatchNorm, ReLU, GELU, SiLU, Add, Mean, Call)  # what an addend may join
+ACTIVATIONS = (ReLU, ReLU6, GELU, SiLU, Hardswish, PReLU, Blend)
+VALUES = (Input, *ACTIVATIONS, MaxPool, AvgPool, Add, Mean, Mul, Concat, Gate, Call)  # worth reading again
+TARGETS = (BatchNorm, *ACTIVATIONS, Add, Mean, Gate, Call)  # what an addend may join
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class SkipAdd:
         _, source, _ = node_of(genome, site, "source")
         name, expansion = str(site["module"]), expanded(genome)
         width, ratio = channel_count(expansion, name, node), _ratio(expansion, name, source, node)
-        if not width or not ratio or source == node or _below(module)[node] >> module.order.index(source) & 1:
+        if not width or not ratio or _depends(module, source, node):
             raise Inapplicable(f"{self.name} needs an earlier image of a fitting extent, got {dict(site)}")
         operations: list[Operation] = [AvgPool(ratio, ratio), Conv(width, 1), Add()][ratio == 1 :]
         chain = [new_id(module, self.name, [source, node], operation) for operation in operations]
@@ -108,7 +114,7 @@ class SkipConcat:
         module, node, _ = node_of(genome, site)
         _, source, _ = node_of(genome, site, "source")
         name, expansion = str(site["module"]), expanded(genome)
-        if not _joins(module, expansion, name, source, node) or _below(module)[node] >> module.order.index(source) & 1:
+        if not _joins(module, expansion, name, source, node) or _depends(module, source, node):
             raise Inapplicable(f"{self.name} needs a dense consumer and an earlier value that fits, got {dict(site)}")
         (read,) = module.sources[node]
         join = new_id(module, self.name, [source, node], Concat())
@@ -121,6 +127,45 @@ class SkipConcat:
             index = (*range(expansion.primitives[path].in_shapes[0][0]), *[-1] * added[0])
             tensors[weight] = Gather(Source(weight), 1, index)
         return finish(self.name, site, genome, genome.changed({name: grown}), tensors, rng)
+
+
+@dataclass(frozen=True)
+class SkipGate:
+    """Puts a x + (1 - a) y in the place of a value x, with an earlier value y of its shape and a trained a, at first 1.
+
+    Preserves: bit for bit, in eval and in train mode. The gradient of a is that of x - y, from the first step.
+    Source: Elsken et al. 2017, NASH, section 3 (morphism type IV).
+    """
+
+    name: str = "skip.gate"
+    modes: Modes = EXACT
+    weight: float = 0.5
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns pairs `source` (y), `node` (x) of a module that have one shape in every call."""
+        expansion = expanded(genome)
+        return [
+            {"module": name, "source": source, "node": target}
+            for name in _modules(expansion)
+            for source, target in _pairs(genome[name], TARGETS)
+            if shapes(expansion, name, source) == shapes(expansion, name, target)
+        ]
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit.
+
+        Raises:
+            Inapplicable: the source depends on the node, or they differ in shape in some call.
+        """
+        module, node, _ = node_of(genome, site)
+        _, source, _ = node_of(genome, site, "source")
+        name, expansion = str(site["module"]), expanded(genome)
+        given, wanted = shapes(expansion, name, source), shapes(expansion, name, node)
+        if given != wanted or _depends(module, source, node):
+            raise Inapplicable(f"{self.name} needs an earlier value of the shape of {node}, {wanted}, got {given}")
+        gate = new_id(module, self.name, [source, node], Gate())
+        child = genome.changed({name: behind(module, node, {gate: Gate()}, [(node, gate), (source, gate)])})
+        return finish(self.name, site, genome, child, constant(child, name, gate, "weight", 1.0), rng)
 
 
 def _modules(expansion: Expansion) -> list[str]:
@@ -143,6 +188,11 @@ def _below(module: Module) -> Mapping[str, int]:
         for source in module.sources[node]:
             found[source] |= found[node] | 1 << number
     return found
+
+
+def _depends(module: Module, source: str, node: str) -> bool:
+    """Says whether `source` is `node` or needs it."""
+    return source == node or bool(_below(module)[node] >> module.order.index(source) & 1)
 
 
 def _ratio(expansion: Expansion, name: str, source: str, target: str) -> int:

@@ -1,6 +1,6 @@
 """TensorExpr: how each tensor of a child is made from its parent's tensors; records only, no torch.
 
-Expressions nest, so that composing two edits is substitution: see `edit.compose`.
+Expressions nest, so that composing two edits is substitution: see `algebra.compose`.
 """
 
 from __future__ import annotations
@@ -88,6 +88,25 @@ class Spread(TensorExpr):
 
 
 @dataclass(frozen=True)
+class Strided(TensorExpr):
+    """Every `step`-th entry of `of` along its last two axes: what `Spread` has spread."""
+
+    kind: ClassVar[str] = "strided"
+    of: TensorExpr
+    step: int
+
+
+@dataclass(frozen=True)
+class Stacked(TensorExpr):
+    """The slices of `of` along `axis`, then those of `other`."""
+
+    kind: ClassVar[str] = "stacked"
+    of: TensorExpr
+    other: TensorExpr
+    axis: int
+
+
+@dataclass(frozen=True)
 class Dense(TensorExpr):
     """The weight `[O, I, k, k]` of a dense convolution from that of a grouped one, `[O, I / groups, k, k]`."""
 
@@ -109,12 +128,19 @@ class Part(TensorExpr):
 
 @dataclass(frozen=True)
 class Merged(TensorExpr):
-    """Sums of slices of `of` along `axis`: slice k of the result is the sum of all slices i with `index[i]` = k."""
+    """Sums of slices of `of` along `axis`: slice k of the result is the sum of all slices i with `index[i]` = k.
+
+    Slices with a negative index are left out, so that the index of a `Gather` that shares slices undoes it.
+
+    Attributes:
+        groups: `of` is cut into this many equal parts along axis 0, and each is summed with its own part of `index`.
+    """
 
     kind: ClassVar[str] = "merged"
     of: TensorExpr
     axis: int
     index: tuple[int, ...]
+    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -182,12 +208,33 @@ class Difference(TensorExpr):
 
 
 @dataclass(frozen=True)
+class Folded(TensorExpr):
+    """`of`, slice k of its first axis times what a batch norm multiplies by: `gamma[k]` / √(`variance[k]` + `eps`)."""
+
+    kind: ClassVar[str] = "folded"
+    of: TensorExpr
+    gamma: TensorExpr
+    variance: TensorExpr
+    eps: float
+
+
+@dataclass(frozen=True)
 class Times(TensorExpr):
     """`of` times a number."""
 
     kind: ClassVar[str] = "times"
     of: TensorExpr
     factor: float
+
+
+@dataclass(frozen=True)
+class Noise(TensorExpr):
+    """`of` plus normal numbers, drawn from `seed`, of `deviation` times its root mean square."""
+
+    kind: ClassVar[str] = "noise"
+    of: TensorExpr
+    deviation: float
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from morphism.errors import Inapplicable
 from morphism.tensors import Gather, TensorExpr
 
 SMALLEST_SHARE = 0.25  # of the draws of a split, relative to the largest
+SMALLEST_FACTOR = 0.1  # of a row of a first factor, relative to the mean
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _gather(e: Gather, origin: Origin) -> Tensor:
         place = f"axis {e.axis} of {list(of.shape)} and its {len(e.index)} indices"
         raise Inapplicable(f"a gather needs {place} to exist and to be divided by {e.groups} groups")
     generator, width = _generator(e.seed), len(e.index) // e.groups
-    deviation = _deviation(of) if e.new in ("random", "opposite") else float(e.new == "one")
+    deviation = _deviation(of) if e.new in ("random", "opposite") and min(e.index) < 0 else float(e.new == "one")
     parts = of.chunk(e.groups) if e.groups > 1 else (of,)
     indices = [e.index[i : i + width] for i in range(0, len(e.index), width or 1)]
     made = [_part(e, part, index, deviation, generator) for part, index in zip(parts, indices, strict=True)]
@@ -153,20 +154,29 @@ def _dense(e: exprs.Dense, origin: Origin) -> Tensor:
 
 def _merged(e: exprs.Merged, origin: Origin) -> Tensor:
     of = value(e.of, origin)
-    if len(e.index) != of.shape[e.axis]:
-        raise Inapplicable(f"a merge needs {of.shape[e.axis]} indices for axis {e.axis}, got {len(e.index)}")
-    shape = [1 + max(e.index) if axis == e.axis else extent for axis, extent in enumerate(of.shape)]
-    return of.new_zeros(shape).index_add_(e.axis, _positions(e.index, of), of)
+    length = of.shape[e.axis] * e.groups
+    if len(e.index) != length or of.shape[0] % e.groups:
+        raise Inapplicable(f"a merge needs {length} indices for axis {e.axis} and whole groups, got {len(e.index)}")
+    count, width = 1 + max(e.index), of.shape[e.axis]
+    made = []
+    for group, part in enumerate(of.chunk(e.groups)):
+        # what is left out is summed in a slice of its own
+        index = [i if i >= 0 else count for i in e.index[group * width : (group + 1) * width]]
+        shape = [count + 1 if axis == e.axis else extent for axis, extent in enumerate(part.shape)]
+        summed = part.new_zeros(shape).index_add_(e.axis, _positions(index, of), part)
+        made.append(summed.narrow(e.axis, 0, count))
+    return torch.cat(made)
 
 
 def _factored(e: exprs.Factored, origin: Origin) -> Tensor:
     of = value(e.of, origin)
     left, sizes, right = torch.linalg.svd(of.flatten(1).double(), full_matrices=False)
-    root = sizes.sqrt()
+    # what has no size stays zero in the second factor alone: with two zeros in series it would never learn
+    root = sizes.sqrt().clamp_min(SMALLEST_FACTOR * float(sizes.sqrt().mean()) or 1.0)
     if e.factor == "first":
         made = (root[:, None] * right).reshape(-1, *of.shape[1:])
     else:
-        made = (left * root).reshape(of.shape[0], -1, *[1] * (of.dim() - 2))
+        made = (left * (sizes / root)).reshape(of.shape[0], -1, *[1] * (of.dim() - 2))
     return cast("Tensor", made.to(of))
 
 
@@ -209,6 +219,17 @@ def _difference(e: exprs.Difference, origin: Origin) -> Tensor:
     return of - less
 
 
+def _folded(e: exprs.Folded, origin: Origin) -> Tensor:
+    of, gamma, variance = (value(each, origin) for each in (e.of, e.gamma, e.variance))
+    scale = (gamma.double() / (variance.double() + e.eps).sqrt()).reshape(-1, *[1] * (of.dim() - 1))
+    return (of.double() * scale).to(of)
+
+
+def _noise(e: exprs.Noise, origin: Origin) -> Tensor:
+    of = value(e.of, origin)
+    return of + (_normal(of.shape, _generator(e.seed)) * (e.deviation * _deviation(of))).to(of)
+
+
 def _dirac(e: exprs.Dirac, origin: Origin) -> Tensor:
     made = origin.like.new_zeros(e.shape)
     centre = made
@@ -223,7 +244,7 @@ def _random(e: exprs.Random, origin: Origin) -> Tensor:
 
 
 def _deviation(of: Tensor) -> float:
-    measured = of.double().square().mean().sqrt().item()
+    measured = torch.linalg.vector_norm(of, dtype=torch.float64).item() / math.sqrt(max(1, of.numel()))
     return measured or math.sqrt(2 / max(1, math.prod(of.shape[1:])))
 
 
@@ -246,6 +267,8 @@ VALUES: Mapping[type[TensorExpr], Callable[[Any, Origin], Tensor]] = {
     exprs.Pad: lambda e, origin: torch.nn.functional.pad(value(e.of, origin), [e.margin] * 4),
     exprs.Crop: _crop,
     exprs.Spread: _spread,
+    exprs.Strided: lambda e, origin: value(e.of, origin)[..., :: e.step, :: e.step].contiguous(),
+    exprs.Stacked: lambda e, origin: torch.cat([value(e.of, origin), value(e.other, origin)], e.axis),
     exprs.Dense: _dense,
     exprs.Part: _one_part,
     exprs.Merged: _merged,
@@ -254,7 +277,9 @@ VALUES: Mapping[type[TensorExpr], Callable[[Any, Origin], Tensor]] = {
     exprs.Measured: _measured,
     exprs.Ranked: _ranked,
     exprs.Difference: _difference,
+    exprs.Folded: _folded,
     exprs.Times: lambda e, origin: value(e.of, origin) * e.factor,
+    exprs.Noise: _noise,
     exprs.Constant: lambda e, origin: origin.like.new_full(e.shape, e.value),
     exprs.Dirac: _dirac,
     exprs.Random: _random,

@@ -23,7 +23,7 @@ from search.lock import locked
 from search.protocol import Candidate, Evaluation
 from search.view import View
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "ledger.sqlite"
 NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})  # a quota and a size limit look like an I/O error
 

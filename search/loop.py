@@ -103,7 +103,7 @@ def drive(
         ReplayDiverged: the strategy does not propose what the ledger says it did.
         ContractBroken: the strategy or the evaluator does what the contract forbids.
         DiskFull: nothing can be written; everything so far is kept.
-        SearchError: all of the first candidates failed.
+        SearchError: all of the first candidates failed, or all that the strategy has to propose.
     """
     with room(f"search {ledger.directory.name}"):
         return _Loop(strategy, dispatch, ledger, budget, watch).run(slots)
@@ -143,7 +143,14 @@ class _Loop:
         self.report()
         while self.fill(slots):
             self.land(*self.landed.get())
-        return self.report()
+        progress = self.report()
+        if self.evaluations and progress.best is None and progress.share < 1:
+            last = list(self.evaluations.values())[-1]
+            raise SearchError(
+                f"the strategy has nothing to propose without a success, and all {len(self.evaluations)} candidates "
+                f"failed, the last one with {last.status}: {last.reason}"
+            )
+        return progress
 
     def elapsed(self) -> float:
         return self.used.elapsed_seconds + time.monotonic() - self.begun
@@ -230,6 +237,7 @@ class _Loop:
             curve=(),
             certificates=(),
             weights=first.weights if same else None,
+            initial=None,
         )
 
     def land(self, number: int, outcome: Evaluation | BaseException) -> None:

@@ -48,7 +48,8 @@ class Candidate:
     Attributes:
         number: the order of proposal, from 0.
         genome: what is to be judged.
-        parents: numbers of the candidates it comes from; the first one's weights are inherited through `edits`.
+        parents: numbers of the candidates it comes from; the first one's weights are inherited through `edits`, which
+            may take tensors of the second one.
         edits: from the first parent's genome to this one; with a parent and no edit it is the no-op control: the
             parent itself, trained once more.
         fidelity: how completely it is to be trained.
@@ -81,6 +82,7 @@ class Evaluation:
         reason: why it failed, in one line.
         certificates: one for each edit.
         twin: the number of the candidate whose evaluation this one repeats; None if it was trained itself.
+        initial: SHA-256 of the tensors that training began with, in the store's format; None if it began with none.
     """
 
     number: int
@@ -92,6 +94,7 @@ class Evaluation:
     reason: str = ""
     certificates: tuple[Certificate, ...] = ()
     twin: int | None = None
+    initial: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -51,6 +51,7 @@ def edits(text: str, known: Mapping[str, Genome]) -> tuple[Edit, ...]:
             known[document["genome"]],
             {name: from_json(value, name) for name, value in document["tensors"].items()},
             frozenset(document["modes"]),
+            tuple(from_json(value, "zeros") for value in document["zeros"]),
         )
         for document in json.loads(text)
     )
@@ -68,7 +69,7 @@ def evaluation_json(evaluation: Evaluation) -> str:
         ValueError: a number in it is not finite.
     """
     certificates = [certificate.to_json() for certificate in evaluation.certificates]
-    facts = {name: getattr(evaluation, name) for name in ("number", "status", "weights", "reason", "twin")}
+    facts = {name: getattr(evaluation, name) for name in ("number", "status", "weights", "reason", "twin", "initial")}
     numbers = {name: dict(getattr(evaluation, name)) for name in ("objectives", "cost")}
     return dump({**facts, **numbers, "curve": [dict(p) for p in evaluation.curve], "certificates": certificates})
 

@@ -52,16 +52,18 @@ class WeightStore:
             CorruptWeights: a tensor holds NaN or infinity.
             DiskFull: there is no room.
         """
-        from safetensors.torch import save
-
         if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
             raise CorruptWeights(f"weights must be finite, {broken[0]} is not")
-        ordered = {name: tensors[name].contiguous() for name in sorted(tensors)}
-        content = save(ordered, {"genome": genome.to_json().decode()})
+        content = _written(genome, tensors)
         digest = hashlib.sha256(content).hexdigest()
         if self._content(digest) != content:  # a damaged file is mended
             write(self.path(digest), content)
         return digest
+
+    @staticmethod
+    def digest(genome: Genome, tensors: Mapping[str, Tensor]) -> str:
+        """Returns the digest of the file that would hold these tensors; writes nothing."""
+        return hashlib.sha256(_written(genome, tensors)).hexdigest()
 
     def get(self, digest: str) -> tuple[Genome, dict[str, Tensor]]:
         """Returns the genome and the tensors of a digest.
@@ -111,6 +113,14 @@ class WeightStore:
             return None
         except OSError as error:
             raise CorruptWeights(f"weights {digest} must be readable: {error.strerror}") from None
+
+
+def _written(genome: Genome, tensors: Mapping[str, Tensor]) -> bytes:
+    """Returns a file's content, alike for equal values: the order of names and the layout in memory do not matter."""
+    from safetensors.torch import save
+
+    ordered = {name: tensors[name].contiguous() for name in sorted(tensors)}
+    return save(ordered, {"genome": genome.to_json().decode()})
 
 
 def _genome(content: bytes) -> Genome:

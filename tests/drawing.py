@@ -27,7 +27,7 @@ def genomes(shape: Shape = SHAPE, classes: int = CLASSES) -> strategies.SearchSt
     return strategies.integers(0, 2**32 - 1).map(lambda seed: seeded_genome(seed, shape, classes))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2048)
 def seeded_genome(seed: int, shape: Shape = SHAPE, classes: int = CLASSES) -> Genome:
     """Returns the genome of a seed."""
     return random_genome(random.Random(seed), shape, classes)
@@ -40,13 +40,15 @@ def random_genome(
 
     Args:
         rng: of all choices.
-        shape: `[C, H, W]` with an extent of 4 or more.
+        shape: `[C, H, W]` with an extent of 4 or more; above 8 it is halved at once.
         classes: the length of the output.
         steps: how many structures stand between stem and head, at least and at most.
     """
     width, ports = rng.choice((4, 6, 8)), rng.choice((1, 1, 2))
     net = Builder(rng, {"image": ops.Input(0, shape)}, [("image", shape)])
     value = net.conv(net.values[0], width)
+    if shape[1] > 8:
+        value = net.shrunk(value)
     for _ in range(rng.randint(*steps)):
         value = net.call("cell", value, width, ports) if rng.random() < 0.45 else net.step(value)
     modules = {"net": net.module(net.head(value, classes))}
@@ -60,22 +62,23 @@ def random_genome(
 
 
 def messy_weights(genome: Genome, seed: int) -> dict[str, Tensor]:
-    """Returns float64 tensors with which no norm is near its default: default statistics hide bugs."""
+    """Returns float64 tensors with which no norm, slope or share is near its default: default values hide bugs."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for name, shape in sorted(expand(genome).tensor_shapes().items()):
-        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
-        if name.endswith("running_var"):
-            drawn = (1.5 * drawn).exp()
-        elif name.endswith("running_mean"):
-            drawn = 2 * drawn
-        elif len(shape) > 1:
-            drawn = drawn / drawn[0].numel() ** 0.5
-        else:
-            drawn = 1.3 * drawn + 0.3
-        tensors[name] = drawn
+    for path, primitive in sorted(expand(genome).primitives.items()):
+        for name, shape in primitive.tensor_shapes().items():
+            drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+            if primitive.operation.shared:
+                drawn = drawn.sigmoid()
+            elif len(shape) > 1:
+                drawn = drawn / drawn[0].numel() ** 0.5
+            elif name == f"{path}.running_var":
+                drawn = 0.05 + drawn.square()
+            else:
+                drawn = 0.5 * drawn + (0.8 if name == f"{path}.weight" else 0.1)
+            tensors[name] = drawn
     return tensors
 
 
@@ -134,11 +137,21 @@ class Builder:
         rng = self.rng
         kernel, dilation, bias = rng.choice((1, 3, 3)), rng.choice((1, 1, 1, 2)), rng.random() < 0.3
         conv = ops.Conv.same(width, kernel, dilation=dilation, groups=groups, bias=bias, **fields)
-        return self.then(value, conv, *rng.choice(([], [ops.BatchNorm()], [ops.BatchNorm(), self.activation()])))
+        norm = self.norm(width)
+        return self.then(value, conv, *rng.choice(([], [norm], [norm, self.activation()], [self.activation()])))
+
+    def norm(self, width: int) -> Operation:
+        """Returns a batch norm, or at times one over channels."""
+        groups = next((g for g in (3, 2) if width % g == 0), 1)
+        kinds = [ops.BatchNorm(), ops.GroupNorm(groups), ops.LayerNorm()]
+        return self.rng.choices(kinds, (8, 1, 1))[0]
 
     def activation(self) -> Operation:
         """Returns one of the functions of a single number."""
-        return self.rng.choice((ops.ReLU(), ops.ReLU(), ops.GELU(), ops.SiLU(), ops.Sigmoid()))
+        first, second = self.rng.sample(ops.BLENDED, 2)
+        common = [ops.ReLU(), ops.GELU(), ops.SiLU(), ops.PReLU(), ops.Blend(first, second)]
+        rare = [ops.Sigmoid(), ops.ReLU6(), ops.Hardswish(), ops.Hardsigmoid()]
+        return self.rng.choices([*common, *rare], [6, 2, 2, 2, 2, *[1] * len(rare)])[0]
 
     def step(self, value: Value, resize: bool = True) -> Value:
         """Puts one of several structures behind a value."""
@@ -151,9 +164,11 @@ class Builder:
             self.stacked,
             self.gated,
             self.passed,
+            self.attended,
+            self.sliced,
         ]
         if resize and value[1][1] >= 4:
-            kinds += [self.shrunk, self.shrunk]
+            kinds += [self.shrunk] * 4
         return self.rng.choice(kinds)(value)
 
     def plain(self, value: Value) -> Value:
@@ -175,8 +190,8 @@ class Builder:
         return self.join(value, self.conv(self.conv(value, self.rng.choice((3, 5))), value[1][0]))
 
     def join(self, first: Value, second: Value) -> Value:
-        """Adds, averages or multiplies two values of one shape, or stacks them."""
-        unite = self.rng.choice((ops.Add(), ops.Add(), ops.Mean(), ops.Mul(), ops.Concat()))
+        """Adds, averages, blends or multiplies two values of one shape, or stacks them."""
+        unite = self.rng.choice((ops.Add(), ops.Add(), ops.Mean(), ops.Mul(), ops.Gate(), ops.Concat()))
         return self.put(unite, self.rng.sample([first, second], 2))
 
     def branched(self, value: Value) -> Value:
@@ -199,16 +214,40 @@ class Builder:
         squeezed = self.then(value, ops.GlobalPool(), ops.Conv(2, 1, bias=True), self.activation())
         return self.put(ops.Mul(), [value, self.then(squeezed, ops.Conv(width, 1), ops.Sigmoid())])
 
+    def attended(self, value: Value) -> Value:
+        """Adds what attention of one or two heads makes of the value, at times with places told apart."""
+        rng, width = self.rng, value[1][0]
+        given = self.then(value, ops.Position()) if rng.random() < 0.3 else value
+        heads, depth = rng.choice((1, 2)), rng.choice((1, 2))
+        query, key = (self.then(given, ops.Conv(heads * depth, 1)) for _ in range(2))
+        content = self.then(given, ops.Conv(heads * rng.choice((2, 3)), 1, bias=True))
+        mixed = self.put(ops.Attention(heads), [query, key, content])
+        return self.put(ops.Add(), [value, self.then(mixed, ops.Conv(width, 1))])
+
+    def sliced(self, value: Value) -> Value:
+        """Cuts a value in two, changes one part, and stacks or shuffles them."""
+        width = value[1][0]
+        if width < 2:
+            return self.plain(value)
+        cut = self.rng.randint(1, width - 1)
+        first, second = self.then(value, ops.Slice(0, cut)), self.then(value, ops.Slice(cut, width))
+        stacked = self.put(ops.Concat(), [self.conv(first, self.rng.choice((2, 3))), second])
+        groups = next((g for g in (3, 2) if stacked[1][0] % g == 0), 1)
+        return self.then(stacked, *self.rng.choice(([], [], [ops.ChannelShuffle(groups)])))
+
     def passed(self, value: Value) -> Value:
         """Operations that keep the channels."""
-        choices = (ops.Scale(), ops.Dropout(0.25), ops.Identity(), ops.BatchNorm(), self.activation())
+        norm = self.norm(value[1][0])
+        choices = (ops.Scale(), ops.Dropout(0.25), ops.Identity(), norm, self.activation(), ops.Position())
         return self.then(value, *self.rng.sample(choices, 2))
 
     def shrunk(self, value: Value) -> Value:
         """Halves the extent."""
         if self.rng.random() < 0.5:
             return self.conv(value, self.rng.choice((4, 6, 8)), stride=2)
-        return self.then(value, self.rng.choice((ops.MaxPool(2, 2), ops.AvgPool(2, 2), ops.MaxPool(3, 2, 1))))
+        ceil = self.rng.random() < 0.3
+        pools = (ops.MaxPool(2, 2, 0, ceil), ops.AvgPool(2, 2, 0, ceil), ops.MaxPool(3, 2, 1), ops.AvgPool(3, 2, 1))
+        return self.then(value, self.rng.choice(pools))
 
     def call(self, module: str, value: Value, width: int, ports: int) -> Value:
         """Calls a module that keeps the shape, on the value and perhaps on an earlier one like it."""
@@ -217,12 +256,13 @@ class Builder:
         return self.put(ops.Call(module), [value, *(self.rng.choice(like) for _ in range(ports - 1))], value[1])
 
     def head(self, value: Value, classes: int) -> Value:
-        """Ends in a vector: of all positions, or of their mean."""
-        if self.rng.random() < 0.6:
-            value = self.then(value, ops.GlobalPool())
-        value = self.then(value, ops.Flatten())
-        if self.rng.random() < 0.4:
-            value = self.then(value, ops.Linear(6), *self.rng.choice(([], [ops.BatchNorm()])), self.activation())
+        """Ends in a vector: of all positions, of their mean, or of one."""
+        rng = self.rng
+        last = rng.choices(([], [ops.GlobalPool()], [ops.ClassToken(), ops.Select(rng.choice((0, 1)))]), (4, 6, 1))[0]
+        value = self.then(value, *last, ops.Flatten())
+        if rng.random() < 0.4:
+            norms = rng.choice(([], [ops.BatchNorm()], [ops.LayerNorm()]))
+            value = self.then(value, ops.Linear(6), *norms, self.activation())
         return self.then(value, ops.Linear(classes))
 
     def module(self, value: Value) -> Module:

@@ -21,3 +21,7 @@ class DataError(TrainingError):
 
 class ExportError(TrainingError):
     """A network cannot be written, or what was written does not compute the same; nothing is left of it."""
+
+
+class ConversionError(TrainingError):
+    """A model is no genome: an operation is unknown, or the genome does not compute what the model computes."""

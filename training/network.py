@@ -4,68 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from keyword import iskeyword
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from genomes import Genome, Primitive, canonical
 from genomes import operations as ops
+from training import modules
 from training.errors import BuildError
 
 RESERVED = frozenset({"training", "meta", "graph", "code", "self", "torch"})  # of instances, or of generated source
+Make = Callable[[Any, ops.Shape], nn.Module]  # of an operation and the shape of its first input
 
 
-class Scale(nn.Module):
-    """Multiplies each channel by a trained number."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Takes and returns `[N, C, ...]`."""
-        return x * self.weight.view(-1, *(1,) * (x.dim() - 2))
+def _module(primitive: Primitive) -> nn.Module | None:
+    """Returns the torch module of an operation, without values; None for what is a function."""
+    make = MODULES.get(type(primitive.operation))
+    return make(primitive.operation, primitive.in_shapes[0]) if make else None
 
 
-def _norm(op: ops.BatchNorm, primitive: Primitive) -> nn.Module:
-    kind = nn.BatchNorm2d if len(primitive.shape) == 3 else nn.BatchNorm1d
-    norm = kind(primitive.shape[0], eps=op.eps)
+def _pool(kind: Callable[..., nn.Module]) -> Make:
+    return lambda op, _: kind(op.kernel, op.stride, op.padding, ceil_mode=op.ceil)
+
+
+def _conv(op: ops.Conv, shape: ops.Shape) -> nn.Module:
+    return nn.Conv2d(shape[0], op.out_channels, op.kernel, op.stride, op.padding, op.dilation, op.groups, op.bias)
+
+
+def _batch_norm(op: ops.BatchNorm, shape: ops.Shape) -> nn.Module:
+    norm = (nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d)(shape[0], eps=op.eps)
     norm.num_batches_tracked = None  # not ours to store: the momentum is fixed
     return norm
 
 
-def _module(primitive: Primitive) -> nn.Module | None:
-    """Returns the torch module of an operation, without values; None for a function of several inputs."""
-    channels = primitive.in_shapes[0][0] if primitive.in_shapes else 0
-    match primitive.operation:
-        case ops.Conv() as op:
-            return nn.Conv2d(
-                channels, op.out_channels, op.kernel, op.stride, op.padding, op.dilation, op.groups, op.bias
-            )
-        case ops.Linear() as op:
-            return nn.Linear(channels, op.out_features, op.bias)
-        case ops.BatchNorm() as op:
-            return _norm(op, primitive)
-        case ops.Scale():
-            return Scale(channels)
-        case ops.AvgPool() as op:
-            return nn.AvgPool2d(op.kernel, op.stride, op.padding)
-        case ops.MaxPool() as op:
-            return nn.MaxPool2d(op.kernel, op.stride, op.padding)
-        case ops.Dropout() as op:
-            return nn.Dropout(op.rate)
-        case op:
-            return SIMPLE[type(op)]() if type(op) in SIMPLE else None
+def _layer_norm(op: ops.LayerNorm, shape: ops.Shape) -> nn.Module:
+    return (modules.ChannelNorm if len(shape) == 3 else nn.LayerNorm)(shape[0], eps=op.eps)
 
 
-SIMPLE: Mapping[type[ops.Operation], Callable[[], nn.Module]] = {
-    ops.ReLU: nn.ReLU, ops.GELU: nn.GELU, ops.SiLU: nn.SiLU, ops.Sigmoid: nn.Sigmoid, ops.Flatten: nn.Flatten,
-    ops.GlobalPool: lambda: nn.AdaptiveAvgPool2d(1),
+BLENDED: Mapping[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU,
 }  # fmt: skip
+MODULES: Mapping[type[ops.Operation], Make] = {
+    ops.Conv: _conv,
+    ops.Linear: lambda op, shape: nn.Linear(shape[0], op.out_features, op.bias),
+    ops.BatchNorm: _batch_norm,
+    ops.GroupNorm: lambda op, shape: nn.GroupNorm(op.groups, shape[0], op.eps),
+    ops.LayerNorm: _layer_norm,
+    ops.Scale: lambda _, shape: modules.Scale(shape[0]),
+    ops.Position: lambda _, shape: modules.Position(*shape),
+    ops.ReLU: lambda *_: nn.ReLU(),
+    ops.ReLU6: lambda *_: nn.ReLU6(),
+    ops.GELU: lambda *_: nn.GELU(),
+    ops.SiLU: lambda *_: nn.SiLU(),
+    ops.Sigmoid: lambda *_: nn.Sigmoid(),
+    ops.Hardswish: lambda *_: nn.Hardswish(),
+    ops.Hardsigmoid: lambda *_: nn.Hardsigmoid(),
+    ops.PReLU: lambda _, shape: nn.PReLU(shape[0]),
+    ops.Blend: lambda op, _: modules.Blend(BLENDED[op.first](), BLENDED[op.second]()),
+    ops.MaxPool: _pool(nn.MaxPool2d),
+    ops.AvgPool: _pool(nn.AvgPool2d),
+    ops.GlobalPool: lambda *_: nn.AdaptiveAvgPool2d(1),
+    ops.Dropout: lambda op, _: nn.Dropout(op.rate),
+    ops.Flatten: lambda *_: nn.Flatten(),
+    ops.ChannelShuffle: lambda op, _: nn.ChannelShuffle(op.groups),
+    ops.ClassToken: lambda _, shape: modules.ClassToken(shape[0]),
+    ops.Select: lambda op, _: modules.Select(op.index),
+    ops.Gate: lambda *_: modules.Gate(),
+    ops.Attention: lambda op, _: modules.Attention(op.heads),
+}
 
 
 def _joined(graph: fx.Graph, operation: ops.Operation, inputs: Sequence[fx.Node], name: str) -> fx.Node:
-    """Adds a function of several inputs: one node, or a chain of them whose last is called `name`."""
+    """Adds a function that has no module: one node, or a chain of them whose last is called `name`."""
+    if isinstance(operation, ops.Slice):
+        length = operation.stop - operation.start
+        return graph.create_node("call_function", torch.narrow, (inputs[0], 1, operation.start, length), name=name)
     if isinstance(operation, ops.Concat):
         return graph.create_node("call_function", torch.cat, (list(inputs), 1), name=name)
     function = torch.mul if isinstance(operation, ops.Mul) else torch.add

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +14,23 @@ from torch import nn
 
 from genomes import Genome, Module, expand
 from genomes import operations as ops
-from training import layout
+from training import layout, modules
 from training.layout import BODY, Call
 
 RESERVED = frozenset({*keyword.kwlist, *dir(nn.Module()), "self", "torch", "nn"})
-CLASSES = frozenset({*keyword.kwlist, *dir(builtins), "Network", "Scale", "Tensor", "Path", "F"})
+OWN = (  # classes that are written into the source of a network that uses them
+    modules.Scale,
+    modules.Position,
+    modules.ChannelNorm,
+    modules.Blend,
+    modules.Gate,
+    modules.ClassToken,
+    modules.Select,
+    modules.Attention,
+)
+CLASSES = frozenset(
+    {*keyword.kwlist, *dir(builtins), *(part.__name__ for part in OWN), "Network", "Tensor", "Path", "F"}
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +63,9 @@ def source(genome: Genome, mean: float, std: float, weights: str) -> Source:
     genome = Genome.from_json(genome.to_json())  # refuses names that are more than names
     writer, root = _Writer(genome), genome[genome.root]
     writer.define(genome.root, "", "Network")
-    used = {type(primitive.operation) for primitive in writer.expansion.primitives.values()}
-    body = "\n\n\n".join([*([SCALE] if ops.Scale in used else []), *writer.blocks])
+    blocks = "\n\n\n".join(writer.blocks)
+    own = [inspect.getsource(part).strip() for part in OWN if re.search(rf"\b{part.__name__}\(", blocks)]
+    body = "\n\n\n".join([*own, blocks])
     head = HEAD.format(
         images=batched(writer.expansion.shape(root.inputs[0])),
         logits=batched(writer.expansion.shape(root.output)),
@@ -171,37 +185,59 @@ def _norm(op: Any, shape: ops.Shape) -> Call:
     return kind, [str(shape[0]), *_named({"eps": op.eps}, {"eps": 1e-5})]
 
 
+def _layer_norm(op: Any, shape: ops.Shape) -> Call:
+    kind = "ChannelNorm" if len(shape) == 3 else "nn.LayerNorm"
+    return kind, [str(shape[0]), *_named({"eps": op.eps}, {"eps": 1e-5})]
+
+
 def _linear(op: Any, shape: ops.Shape) -> Call:
     return "nn.Linear", [str(shape[0]), str(op.out_features), *_named({"bias": op.bias}, {"bias": True})]
 
 
 def _pool(op: Any, x: str) -> Call:
-    padding = _named({"padding": op.padding}, {"padding": 0})
-    return f"F.{op.kind}2d", [x, str(op.kernel), f"stride={op.stride}", *padding]
+    given = _named({"padding": op.padding, "ceil_mode": op.ceil}, {"padding": 0, "ceil_mode": False})
+    return f"F.{op.kind}2d", [x, str(op.kernel), f"stride={op.stride}", *given]
 
 
 def _named(given: Mapping[str, object], defaults: Mapping[str, object]) -> list[str]:
     return [f"{name}={value!r}" for name, value in given.items() if value != defaults.get(name)]
 
 
+BLENDED = {"identity": "nn.Identity()", "relu": "nn.ReLU()", "gelu": "nn.GELU()", "silu": "nn.SiLU()"}
 PARTS: Mapping[type[ops.Operation], Callable[[Any, ops.Shape], Call]] = {
     ops.Conv: _conv,
     ops.Linear: _linear,
     ops.BatchNorm: _norm,
+    ops.GroupNorm: lambda op, shape: (
+        "nn.GroupNorm",
+        [str(op.groups), str(shape[0]), *_named({"eps": op.eps}, {"eps": 1e-5})],
+    ),
+    ops.LayerNorm: _layer_norm,
     ops.Scale: lambda _, shape: ("Scale", [str(shape[0])]),
+    ops.Position: lambda _, shape: ("Position", [str(extent) for extent in shape]),
+    ops.PReLU: lambda _, shape: ("nn.PReLU", [str(shape[0])]),
+    ops.Blend: lambda op, _: ("Blend", [BLENDED[op.first], BLENDED[op.second]]),
     ops.Dropout: lambda op, _: ("nn.Dropout", [repr(op.rate)]),
+    ops.ChannelShuffle: lambda op, _: ("nn.ChannelShuffle", [str(op.groups)]),
+    ops.ClassToken: lambda _, shape: ("ClassToken", [str(shape[0])]),
+    ops.Select: lambda op, _: ("Select", [str(op.index)]),
+    ops.Gate: lambda *_: ("Gate", []),
+    ops.Attention: lambda op, _: ("Attention", [str(op.heads)]),
 }
 FUNCTIONS: Mapping[type[ops.Operation], Callable[[Any, str], Call]] = {
     ops.ReLU: lambda _, x: ("F.relu", [x]),
+    ops.ReLU6: lambda _, x: ("F.relu6", [x]),
     ops.GELU: lambda _, x: ("F.gelu", [x]),
     ops.SiLU: lambda _, x: ("F.silu", [x]),
     ops.Sigmoid: lambda _, x: ("torch.sigmoid", [x]),
+    ops.Hardswish: lambda _, x: ("F.hardswish", [x]),
+    ops.Hardsigmoid: lambda _, x: ("F.hardsigmoid", [x]),
     ops.MaxPool: _pool,
     ops.AvgPool: _pool,
     ops.GlobalPool: lambda _, x: (f"{x}.mean", ["(2, 3)", "keepdim=True"]),
     ops.Flatten: lambda _, x: (f"{x}.flatten", ["1"]),
+    ops.Slice: lambda op, x: (f"{x}.narrow", ["1", str(op.start), str(op.stop - op.start)]),
 }
-
 FUNCTIONAL = "import torch.nn.functional as F\n"
 HEAD = '''"""A network that Morphogen found, in plain PyTorch; needs torch and safetensors.
 
@@ -226,15 +262,6 @@ WEIGHTS = Path(__file__).with_name("{weights}")
 def normalise(images: Tensor) -> Tensor:
     """Returns pixels 0 to 255 as the network wants them."""
     return (images.float() / 255 - MEAN) / STD'''
-SCALE = '''class Scale(nn.Module):
-    """Multiplies each channel by a trained number."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight.view(-1, *(1,) * (x.dim() - 2))'''
 LOAD = '''def load(path: str | Path = WEIGHTS) -> Network:
     """Returns the network with the weights of a safetensors file, in eval mode."""
     network = Network()

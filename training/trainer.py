@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from genomes import Genome, InvalidGenome, Limits, check, cost
-from morphism import Certificate, Edit
-from morphism.certificate import certify
-from morphism.realise import initial, realise
+from morphism import Certificate
 from search import DETERMINISTIC, Candidate, CorruptWeights, Evaluation, Fidelity, Status, WeightStore
 from training import data
-from training.errors import BuildError, NonFinite
+from training.errors import NonFinite
 from training.evaluate import error
+from training.inherit import Heritage, inherit
 from training.loop import train
 from training.network import build, state
 from training.recipe import Recipe
@@ -27,7 +26,7 @@ from training.worker import Outcome, landed, preload, run_isolated
 
 FINAL = DETERMINISTIC | {"ok"}  # another attempt would end alike
 
-Job = Mapping[str, Any]
+Request = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Trainer:
         timeout: in seconds, for one candidate.
         scratch: a directory for result files; one that landed there is taken instead of training again.
         limits: of the networks; one that is over them is not built.
+        origin: the digest, in the store, of the user's own network, which founders of its genome begin with.
     """
 
     store: WeightStore
@@ -51,6 +51,7 @@ class Trainer:
     timeout: float
     scratch: Path
     limits: Limits | None = None
+    origin: str | None = None
 
     def __post_init__(self) -> None:
         """Gets the server that children are forked from ready."""
@@ -66,12 +67,12 @@ class Trainer:
             except InvalidGenome as error:
                 return Evaluation(candidate.number, status, reason=str(error))
         parent = parents[candidate.parents[0]] if candidate.parents else None
-        job = self.job(candidate, parent)
-        text = json.dumps(job, sort_keys=True)
+        request = self.request(candidate, parents)
+        text = json.dumps(request, sort_keys=True)
         file = self.scratch / f"{candidate.number}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
         outcome = self._harvested(file) or run_isolated(
             evaluate,
-            job,
+            request,
             str(self.prepared.file.absolute()),
             str(self.store.directory.absolute()),
             result=file,
@@ -79,16 +80,13 @@ class Trainer:
         )
         return _evaluation(candidate.number, outcome, parent)
 
-    def job(self, candidate: Candidate, parent: Evaluation | None) -> Job:
+    def request(self, candidate: Candidate, parents: Mapping[int, Evaluation]) -> Request:
         """Returns all that determines the result, as JSON values; its digest names the result file."""
         return {
-            "genome": candidate.genome.to_json().decode(),
-            "edits": [edit.to_json() for edit in candidate.edits],
-            "weights": parent.weights if parent else None,
+            "heritage": Heritage.of(candidate, parents, self.seed, self.origin).to_json(),
             "fidelity": asdict(candidate.fidelity),
             "recipe": asdict(self.recipe),
             "data": self.prepared.file.name,
-            "seed": _seed(self.seed, candidate.number),
         }
 
     def clear(self, numbers: set[int]) -> None:
@@ -97,10 +95,11 @@ class Trainer:
             if int(file.name.split("-")[0]) in numbers:
                 file.unlink()
 
-    def landed_weights(self) -> set[str]:
-        """Returns the digests of weights that result files name."""
+    def needed_weights(self) -> set[str]:
+        """Returns the digests of weights that no evaluation names and that must stay: of landed results, the origin."""
         outcomes = filter(None, map(landed, self.scratch.glob("*.json")))
-        return {outcome.value["weights"] for outcome in outcomes if outcome.status == "ok"}
+        found = {outcome.value["weights"] for outcome in outcomes if outcome.status == "ok"}
+        return found | ({self.origin} if self.origin else set())
 
     def _harvested(self, file: Path) -> Outcome | None:
         """Returns what an earlier session's child left, if it is final and its weights are there."""
@@ -112,11 +111,11 @@ class Trainer:
         return outcome
 
 
-def evaluate(job: Job, file: str, directory: str) -> dict[str, Any]:
+def evaluate(request: Request, file: str, directory: str) -> dict[str, Any]:
     """Runs in the child: inherits, certifies, trains, judges, and stores the weights.
 
     Args:
-        job: see `Trainer.job`.
+        request: see `Trainer.request`.
         file: of the prepared data.
         directory: of the weight store.
 
@@ -124,15 +123,15 @@ def evaluate(job: Job, file: str, directory: str) -> dict[str, Any]:
         BuildError: the weights do not fit, the edits do not lead to the genome, or a morphism failed its certificate.
         NonFinite: the loss or a weight became NaN or infinite.
         DataError: the data file is missing or damaged.
-        SearchError: the parent's weights are damaged, or the disk is full.
+        SearchError: weights to inherit are damaged, or the disk is full.
     """
     store, prepared = WeightStore(Path(directory)), data.Prepared.at(Path(file))
     split = data.load(prepared)
-    genome = Genome.from_json(job["genome"].encode())
-    weights, certificates = _inherited(job, store, genome)
-    network = build(genome, weights)
-    generator = torch.Generator().manual_seed(job["seed"])
-    recipe, fidelity = Recipe(**job["recipe"]), Fidelity(**job["fidelity"])
+    heritage = Heritage.from_json(request["heritage"])
+    genome, start = heritage.genome, inherit(heritage, store, split.train.images, prepared.normal)
+    network = build(genome, start.weights)
+    generator = torch.Generator().manual_seed(heritage.seed)
+    recipe, fidelity = Recipe(**request["recipe"]), Fidelity(**request["fidelity"])
     curve = train(network, split.train.images, split.train.labels, recipe, fidelity, generator, prepared.normal)
     judged = error(network, split.validation.images, split.validation.labels, prepared.normal)
     counted, shown = cost(genome), curve[-1]["examples"]
@@ -142,28 +141,9 @@ def evaluate(job: Job, file: str, directory: str) -> dict[str, Any]:
         "cost": {"examples": shown, "train_macs": 3 * counted.macs * shown},
         "curve": [*curve[:-1], {**curve[-1], "validation_error": judged}],
         "weights": _stored(store, genome, network),
-        "certificates": [certificate.to_json() for certificate in certificates],
+        "certificates": [certificate.to_json() for certificate in start.certificates],
+        "initial": start.digest,
     }
-
-
-def _inherited(job: Job, store: WeightStore, genome: Genome) -> tuple[dict[str, Tensor], list[Certificate]]:
-    """Returns the weights that training starts from, and the proofs of how they were made."""
-    if job["weights"] is None:
-        return initial(genome, job["seed"]), []
-    at, weights = store.get(job["weights"])
-    certificates = []
-    for document in job["edits"]:
-        edit = Edit.from_json(document)
-        child = realise(edit, weights)
-        certificate = certify(at, edit, weights, child, job["seed"])
-        if not certificate.verdict:
-            measured = ", ".join(f"{mode} {value:.2g}" for mode, value in certificate.errors.items()) or "no mode"
-            raise BuildError(f"{edit.rule} failed its certificate ({measured}), a bug: please report this genome")
-        certificates.append(certificate)
-        weights, at = child, edit.genome
-    if at != genome:
-        raise BuildError(f"the edits must lead to genome {genome.digest[:12]}, they lead to {at.digest[:12]}")
-    return weights, certificates
 
 
 def _stored(store: WeightStore, genome: Genome, network: fx.GraphModule) -> str:
@@ -184,6 +164,7 @@ def _evaluation(number: int, outcome: Outcome, parent: Evaluation | None) -> Eva
         value.get("weights"),
         outcome.reason,
         tuple(Certificate.from_json(entry) for entry in value.get("certificates", ())),
+        initial=value.get("initial"),
     )
 
 
@@ -192,7 +173,3 @@ def _with_ancestry(own: Mapping[str, float], parent: Evaluation | None) -> dict[
     spent = {name: float(own.get(name, 0.0)) for name in ("seconds", "examples", "train_macs")}
     before = parent.cost if parent else {}
     return {**spent, **{f"lineage_{name}": value + before.get(f"lineage_{name}", 0.0) for name, value in spent.items()}}
-
-
-def _seed(seed: int, number: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:7], "big")

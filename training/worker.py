@@ -1,4 +1,4 @@
-"""Isolation: one process for each job, from a server that has torch loaded; whatever ends it is one failed job.
+"""Isolation: one process for each child, from a server that has torch loaded; whatever ends it is one failed child.
 
 A forkserver child takes 30 ms of hand-over, since torch is imported once. It leads a process group of its own, and a
 thread in it waits for the death of the process that asked: after `kill -9` of a search nothing is left. Results come
@@ -44,7 +44,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
+    """How a child ended.
 
     Attributes:
         status: `ok`, or the kind of failure.

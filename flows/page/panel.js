@@ -58,7 +58,7 @@ function body(m, told, drawing) {
   return [
     ...(told.reason ? section('Why it failed', make('p', {}, told.reason)) : []),
     ...(told.edits.length ? section(told.edits.length > 1 ? 'Edits' : 'Edit', ...told.edits.map(edit)) : []),
-    ...(m.from.length ? section(m.from.length > 1 ? 'Parents' : 'Parent', make('div', { class: 'chips' }, ...m.from.map(chip))) : []),
+    ...(m.from.length ? section(m.from.length > 1 ? 'Parents' : 'Parent', ...m.from.map(origin)) : []),
     ...(m.children.length ? section(`Children (${m.children.length})`, make('div', { class: 'chips' }, ...m.children.map(chip))) : []),
     ...curves(told.curve),
     ...architecture(m, drawing),
@@ -69,13 +69,20 @@ function body(m, told, drawing) {
   ];
 }
 
+function origin(parent, rank, all) {
+  const role = all.length < 2 ? '' : rank ? 'crossed with' : 'weights of';
+  return make('div', { class: 'chips' }, role && make('span', { class: 'note' }, role), chip(parent));
+}
+
 function edit(entry) {
   const exact = entry.modes.length > 0;
   const proof = entry.verdict === undefined ? null : make('span', { class: `badge ${!entry.verdict ? 'bad' : exact ? 'good' : ''}` },
-    !entry.verdict ? 'broke its promise' : exact ? 'certified exact' : 'disruption');
-  const errors = Object.entries(entry.errors || {}).map(([mode, error]) => `${mode} ${has(error) ? error.toExponential(1) : 'not finite'}`);
+    !entry.verdict ? 'broke its promise' : exact ? 'certified exact' : 'disruption: no promise');
   const facts = Object.entries(entry.site).map(([name, value]) => [name, typeof value === 'string' ? value : JSON.stringify(value)]);
-  if (errors.length) facts.push(['output error', errors.join(', ')]);
+  for (const [mode, error] of Object.entries(entry.errors || {})) {
+    const measured = has(error) ? `output error ${error ? error.toExponential(1) : 0}` : 'output not finite';
+    facts.push([`in ${mode} mode`, `${measured}, ${entry.proved.includes(mode) ? 'proved statically' : 'not proved statically'}`]);
+  }
   return make('div', { class: 'edit' }, make('header', {}, make('b', {}, entry.rule), proof),
     make('dl', {}, ...facts.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value)])));
 }

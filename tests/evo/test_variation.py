@@ -2,21 +2,34 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
 from evo import DISRUPTIONS, VariationSettings
 from evo.variation import Barren, toolbox
 from genomes import Genome, Limits, check, cost
-from morphism import CATALOGUE
+from morphism import CATALOGUE, Morphism
 from tests.strategies.contract import LIMITS, STARTERS
 
-MORPHISMS = {morphism.name for morphism in CATALOGUE}
-DISRUPTED = {disruption.name for disruption in DISRUPTIONS}
+MORPHISMS = {morphism.name for morphism in CATALOGUE if morphism.weight}
+DISRUPTED = {disruption.name for disruption in DISRUPTIONS if disruption.weight}
+ELSEWHERE = {
+    "kernel.undilate",
+    "conv.dense",
+    "pool.depthwise",
+    "stride.subsample",
+    "deepen.norm",
+}  # no site in starters
 
 
 def anything(_: Genome) -> bool:
     return True
+
+
+def placed(kinds: Sequence[Morphism]) -> set[str]:
+    """Returns the kinds that are drawn and have a place in a starter."""
+    return {kind.name for kind in kinds if kind.weight and any(kind.sites(genome) for genome in STARTERS)}
 
 
 def rules(settings: VariationSettings, draws: int = 60) -> Counter[str]:
@@ -36,14 +49,14 @@ def test_edits_lead_from_the_genome_to_the_last_of_them_within_the_limits() -> N
             check(edit.genome, limits)
 
 
-def test_without_disruptions_every_edit_is_a_morphism_and_every_one_occurs() -> None:
-    found = rules(VariationSettings(disruptions=0.0, edits=3), draws=200)
-    assert set(found) == MORPHISMS
+def test_without_disruptions_every_edit_is_a_morphism_and_every_one_with_a_place_occurs() -> None:
+    found = rules(VariationSettings(disruptions=0.0, edits=3), draws=300)
+    assert MORPHISMS - ELSEWHERE <= set(found) <= MORPHISMS
 
 
-def test_with_disruptions_only_every_one_occurs() -> None:
-    found = rules(VariationSettings(disruptions=1.0, edits=3), draws=200)
-    assert set(found) == DISRUPTED
+def test_with_disruptions_only_every_one_with_a_place_occurs() -> None:
+    found = rules(VariationSettings(disruptions=1.0, edits=3), draws=300)
+    assert placed(DISRUPTIONS) <= set(found) <= DISRUPTED
 
 
 def test_disruptions_are_as_frequent_as_asked() -> None:
@@ -74,6 +87,7 @@ def test_it_gives_up_where_nothing_is_fresh_or_within_the_limits() -> None:
     ("wrong", "message"),
     [
         ({"disruptions": 1.5}, "disruptions must be a chance"),
+        ({"crossover": -0.1}, "crossover must be a chance"),
         ({"edits": 0}, "edits must be in"),
         ({"edits": 9}, "edits"),
     ],

@@ -37,7 +37,8 @@ def edit_of(rng: random.Random, genome: Genome) -> Edit:
 
 def proof_of(rng: random.Random, edit: Edit) -> Certificate:
     errors = {"eval": rng.random() * 1e-15, "train": rng.random() * 1e-14} if edit.modes else {"eval": rng.random()}
-    return Certificate(edit.rule, "0" * 64, edit.genome.digest, "1" * 64, tuple(sorted(edit.modes)), errors, 7, True)
+    modes = tuple(sorted(edit.modes))
+    return Certificate(edit.rule, "0" * 64, edit.genome.digest, "1" * 64, modes, errors, modes, 7, True)
 
 
 def evaluation_of(rng: random.Random, candidate: Candidate, told: Mapping[int, Evaluation]) -> Evaluation:

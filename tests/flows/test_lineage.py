@@ -103,6 +103,8 @@ def test_details_pair_each_edit_with_its_certificate():
             assert shown["rule"] == edit.rule
             assert shown["site"] == edit.site
             assert ("verdict" in shown) == told[number].ok
+            assert set(shown.get("errors", edit.modes)) == edit.modes
+            assert set(shown.get("proved", ())) <= edit.modes
 
 
 def test_a_candidate_without_evaluation_is_pending_and_an_unknown_parent_is_left_out():

@@ -10,6 +10,7 @@ import pytest
 
 from flows import report
 from flows.home import BadInput
+from morphism import Certificate
 from search import Candidate, Evaluation, Ledger, SearchMissing
 from tests.flows.families import edit_of, genome_of, kin, random, recorded
 
@@ -86,6 +87,28 @@ def test_a_failed_control_or_child_gains_nothing(failed: int) -> None:
     assert report.gains(candidates, {n: e for n, e in evaluations.items() if n != failed}) == {}
 
 
+def test_metrics_of_certificates_are_of_what_is_claimed() -> None:
+    exact = Certificate("a", "", "", "", ("eval", "train"), {"eval": 1e-16, "train": 3e-15}, ("eval",), 0, True)
+    other = replace(exact, modes=("eval",), errors={"eval": 2e-16})
+    nothing = replace(exact, modes=(), errors={}, proved=())
+    assert report.proofs([exact, nothing, other]) == {
+        "certificate/proved": pytest.approx(2 / 3),
+        "certificate/eval": 2e-16,
+        "certificate/train": 3e-15,
+    }
+    assert report.proofs([nothing]) == {}
+
+
+def test_a_childs_certificates_are_a_file(directory: Path) -> None:
+    with Ledger.read(directory) as ledger:
+        candidates, evaluations = ledger.candidates(), ledger.evaluations()
+    number = next(n for n, e in evaluations.items() if e.certificates)
+    told = report.child_files(candidates[number], evaluations[number])
+    read = [Certificate.from_json(entry) for entry in json.loads(told["certificates.json"])]
+    assert tuple(read) == evaluations[number].certificates
+    assert [edit["rule"] for edit in json.loads(told["edits.json"])] == [c.rule for c in read]
+
+
 def test_tags_are_text_that_mlflow_keeps_whole() -> None:
     candidates, evaluations = kin(COUNT)
     for number, candidate in candidates.items():
@@ -103,6 +126,9 @@ def test_the_artifacts_of_a_search_are_written_and_its_metrics_counted(directory
     assert metrics["evaluations"] == COUNT
     assert metrics["failures"] == sum(not e.ok for e in kin(COUNT)[1].values())
     assert metrics["best_error"] == best.objectives["error"]
+    claimed = [c for e in kin(COUNT)[1].values() for c in e.certificates if c.modes]
+    assert metrics["certified"] == len(claimed)
+    assert metrics["certificate/eval"] == max(c.errors["eval"] for c in claimed)
     rows = json.loads((tmp_path / "front.json").read_text())
     assert [row["number"] for row in rows] == [e.number for e in front]
     assert (tmp_path / "front.png").read_bytes().startswith(PNG)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.home import Home
+from flows.report import proofs
 from search import Ledger
 from tests.flows.conftest import config
 
@@ -62,6 +63,8 @@ def test_mlflow_holds_what_the_ledger_holds(finished: Path) -> None:
         assert tuple(run["parents"]) == candidates[number].parents
         for name, value in evaluations[number].objectives.items():
             assert run["metrics"][name] == pytest.approx(value)
+        told = {name: value for name, value in run["metrics"].items() if name.startswith("certificate/")}
+        assert told == proofs(evaluations[number].certificates)
 
 
 def test_the_search_run_has_front_and_lineage_and_children_are_nested_one_level(finished: Path) -> None:
@@ -81,7 +84,7 @@ def test_the_search_run_has_front_and_lineage_and_children_are_nested_one_level(
     children = [run for run in runs if run.data.tags["morphogen.kind"] == "child"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     files = {file.path for file in client.list_artifacts(children[0].info.run_id)}
-    assert files == {"architecture.svg", "edits.json", "genome.json"}
+    assert files == {"architecture.svg", "certificates.json", "edits.json", "genome.json"}
     assert len(client.get_metric_history(children[0].info.run_id, "curve/loss")) > 1
 
 

@@ -39,6 +39,8 @@ def test_a_summary_shows_best_front_costs_failures_and_gains(tmp_path: Path) -> 
     assert f"60 of 60 children, {spent.examples:,.0f} examples" in text
     assert f"Failures: {spent.failures}" in text
     assert "mean gain" in text
+    count = sum(bool(c.modes) for e in kin(60)[1].values() for c in e.certificates)
+    assert f"Morphisms: {count} of {count} certified, {count} proved statically, largest error" in text
 
 
 def test_a_search_that_has_only_begun_has_a_summary(tmp_path: Path) -> None:

@@ -13,7 +13,25 @@ from genomes import Genome, Module, expand
 from genomes.drawing import draw
 from genomes.labels import label, short
 from genomes.layout import OUTPUT, layout
-from genomes.operations import Add, BatchNorm, Call, Concat, Conv, Input, MaxPool, Operation, Output, ReLU
+from genomes.operations import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Blend,
+    Call,
+    ChannelShuffle,
+    Concat,
+    Conv,
+    GroupNorm,
+    Input,
+    LayerNorm,
+    MaxPool,
+    Operation,
+    Output,
+    ReLU,
+    Select,
+    Slice,
+)
 from genomes.spaces.residual import ResidualSpace
 from tests.drawing import genomes
 from tests.genomes.flat import chain
@@ -105,6 +123,23 @@ def test_chains_are_folded_into_one_readable_box() -> None:
     plan = layout(expand(genome))
     words = [label(members) for members in plan.boxes.values()]
     assert words == ["input", "conv 3×3, 16, /2 · bn · relu", "max pool 3×3, /2", "conv 3×3, 16, depthwise", "output"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        (GroupNorm(2), "conv 1×1, 4 · gn, 2 groups"),
+        (LayerNorm(), "conv 1×1, 4 · ln"),
+        (Blend("relu", "gelu"), "conv 1×1, 4 · blend relu, gelu"),
+        (ChannelShuffle(2), "shuffle, 2 groups"),
+        (Slice(1, 3), "channels 1 to 2"),
+        (Select(5), "position 5"),
+        (AvgPool(2, 2, ceil=True), "avg pool 2×2, /2"),
+    ],
+)
+def test_an_operation_says_what_sets_it_apart(operation: Operation, words: str) -> None:
+    boxes = layout(expand(chain(Conv(4, 1), operation))).boxes.values()
+    assert words in [label(members) for members in boxes]
 
 
 def test_a_value_that_is_read_twice_is_not_folded_away() -> None:

@@ -17,7 +17,7 @@ from morphism.realise import realise
 from morphism.tensors import Gather, Source, Times
 from tests.morphism.samples import drawn, messy
 
-CERTIFICATE = Certificate("r", "a", "b", "c", ("eval", "train"), {"eval": 0.0, "train": 1e-16}, 3, True)
+CERTIFICATE = Certificate("r", "a", "b", "c", ("eval", "train"), {"eval": 0.0, "train": 1e-16}, ("eval",), 3, True)
 
 
 def split() -> tuple[Genome, Edit]:

@@ -6,6 +6,8 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 
 import pytest
 import torch
@@ -18,30 +20,40 @@ from morphism.realise import realise
 from morphism.tensors import Constant, Gather, Source
 from tests.morphism.samples import drawn, messy, probes, uneven_calls
 
-GENOMES = 60
-LEAST_APPLICATIONS = 60  # of each morphism, else a test proves nothing
+APPLICATIONS = 60  # of each morphism, else a test proves nothing
+MOST_GENOMES = 600
 STEPS = 3  # gradients at the start and after each of two steps of gradient descent
+BIT_IDENTICAL = (
+    "deepen.residual", "deepen.identity", "deepen.prelu", "deepen.blend", "skip.add", "skip.gate", "act.blend",
+    "se.insert", "attention.insert", "inline",
+)  # fmt: skip
+NEEDS_ONE_WIDTH = ("deepen.residual", "deepen.identity", "deepen.prelu", "deepen.blend")
+PARTS_WAYS = ("widen.split", "widen.pair", "branch.replicate")
+TABLE: dict[str, Morphism] = {morphism.name: morphism for morphism in CATALOGUE}
 
 each = pytest.mark.parametrize("morphism", CATALOGUE, ids=lambda morphism: morphism.name)
 
 
-def planned(morphism: Morphism, genomes: int = GENOMES, tries: int = 3) -> Iterator[tuple[int, Genome, Edit]]:
-    """Yields random genomes with edits at random sites."""
-    for seed in range(genomes):
+@cache
+def planned(morphism: Morphism, count: int = APPLICATIONS) -> tuple[tuple[int, Genome, Edit], ...]:
+    """Returns so many seeds of random genomes, the genomes, and edits of them, at most two of one genome."""
+    found: list[tuple[int, Genome, Edit]] = []
+    for seed in range(MOST_GENOMES):
         genome, rng = drawn(seed), random.Random(seed)
         sites = morphism.sites(genome)
-        for site in rng.sample(list(sites), min(tries, len(sites))):
-            try:
-                yield seed, genome, morphism.plan(genome, site, rng)
-            except Inapplicable:
-                continue
+        for site in rng.sample(list(sites), min(2, len(sites))):
+            with suppress(Inapplicable):
+                found.append((seed, genome, morphism.plan(genome, site, rng)))
+        if len(found) >= count:
+            return tuple(found[:count])
+    raise AssertionError(f"only {len(found)} sites of {morphism.name} in {MOST_GENOMES} genomes")
 
 
 @each
 def test_the_function_is_preserved_in_each_claimed_mode(morphism: Morphism) -> None:
-    assert morphism.modes == EXACT
-    applied = 0
-    for seed, genome, edit in planned(morphism, genomes=3 * GENOMES if morphism.name == "inline" else GENOMES):
+    assert morphism.modes
+    assert morphism.modes <= EXACT
+    for seed, genome, edit in planned(morphism):
         check(edit.genome)
         assert edit.rule == morphism.name
         assert edit.modes == morphism.modes
@@ -49,8 +61,6 @@ def test_the_function_is_preserved_in_each_claimed_mode(morphism: Morphism) -> N
         certificate = certify(genome, edit, weights, realise(edit, weights), seed)
         assert set(certificate.errors) == morphism.modes
         assert certificate.verdict, f"genome {seed}: {edit.rule} at {edit.site}: {certificate.errors}"
-        applied += 1
-    assert applied >= LEAST_APPLICATIONS
 
 
 @each
@@ -62,26 +72,36 @@ def test_calls_may_differ_in_width_and_extent(morphism: Morphism) -> None:
         check(edit.genome)
         assert certify(genome, edit, weights, realise(edit, weights), 0).verdict, edit.site
         applied += 1
-    assert applied >= 2
-    if morphism.name in ("deepen.residual", "deepen.identity"):
+    assert applied >= 1 or morphism.name == "attention.head"  # for which there is none
+    if morphism.name in NEEDS_ONE_WIDTH:
         with pytest.raises(Inapplicable):  # no convolution can have both widths
             morphism.plan(genome, {"module": "cell", "node": "r"}, random.Random(0))
 
 
 @each
 def test_in_float32_only_the_order_of_sums_is_felt(morphism: Morphism) -> None:
-    for seed, genome, edit in planned(morphism, tries=1):
+    for seed, genome, edit in planned(morphism)[::2]:
         weights, images = messy(genome, seed, torch.float32), probes(seed).float()
         error = relative_error(run(genome, weights, images), run(edit.genome, realise(edit, weights), images))
         assert error <= 1e-5, f"genome {seed}: {edit.site}"
 
 
+@pytest.mark.parametrize("name", BIT_IDENTICAL)
+def test_what_starts_at_zero_or_as_the_identity_keeps_every_bit(name: str) -> None:
+    for seed, genome, edit in planned(TABLE[name])[::2]:
+        weights = messy(genome, seed)
+        child = realise(edit, weights)
+        for train in (False, True):
+            before, after = run(genome, weights, probes(seed), train), run(edit.genome, child, probes(seed), train)
+            assert torch.equal(before, after), f"genome {seed}: {edit.site}"
+
+
 @each
 def test_every_offered_site_can_nearly_always_be_planned(morphism: Morphism) -> None:
     outcomes: Counter[bool] = Counter()
-    for seed in range(GENOMES):
+    for seed in range(MOST_GENOMES):
         genome = drawn(seed)
-        for site in morphism.sites(genome):
+        for site in morphism.sites(genome)[:8]:
             json.dumps(site)
             try:
                 edit = morphism.plan(genome, site, random.Random(seed))
@@ -91,31 +111,32 @@ def test_every_offered_site_can_nearly_always_be_planned(morphism: Morphism) -> 
                 check(edit.genome)
                 assert edit.genome != genome
                 outcomes[True] += 1
-    assert outcomes[True] >= LEAST_APPLICATIONS // 2
-    assert outcomes[False] <= 0.05 * outcomes[True]
+        if outcomes.total() >= 6 * APPLICATIONS:
+            break
+    assert outcomes[True] >= APPLICATIONS
+    assert outcomes[False] <= 0.08 * outcomes[True]
 
 
 @each
 def test_planning_is_a_function_of_genome_site_and_seed(morphism: Morphism) -> None:
-    for seed in range(10):
-        for site in morphism.sites(drawn(seed))[:2]:
-            first, second = (morphism.plan(drawn(seed), site, random.Random(7)) for _ in range(2))
+    for _, genome, edit in planned(morphism)[:10]:
+        for site in morphism.sites(genome)[:2]:
+            first, second = (morphism.plan(genome, site, random.Random(7)) for _ in range(2))
             assert first == second
             assert first.digest == second.digest
+        assert edit == Edit.from_json(edit.to_json())
 
 
 @each
 def test_an_impossible_site_is_refused(morphism: Morphism) -> None:
-    for site in ({}, {"module": "net", "node": "nowhere"}, {"module": "net", "node": "in0", "source": "in0"}):
-        if morphism.name == "deepen.residual" and site.get("node") == "in0":
-            continue  # legal, though no site of its own choice
+    for site in ({}, {"module": "net", "node": "nowhere"}, {"module": "net", "node": "y", "source": "y"}):
         with pytest.raises(Inapplicable):
             morphism.plan(drawn(0), site, random.Random(0))
 
 
 @each
 def test_parents_are_not_modified_and_untouched_tensors_are_the_same_objects(morphism: Morphism) -> None:
-    for seed, genome, edit in planned(morphism, genomes=20, tries=1):
+    for seed, genome, edit in planned(morphism)[:20]:
         weights = messy(genome, seed)
         before = {name: tensor.clone() for name, tensor in weights.items()}
         child = realise(edit, weights)
@@ -127,7 +148,7 @@ def test_parents_are_not_modified_and_untouched_tensors_are_the_same_objects(mor
 
 @each
 def test_edits_survive_json(morphism: Morphism) -> None:
-    for _, _, edit in planned(morphism, genomes=20, tries=1):
+    for _, _, edit in planned(morphism)[:20]:
         text = json.dumps(edit.to_json(), allow_nan=False)
         assert Edit.from_json(json.loads(text)) == edit
         assert Edit.from_json(json.loads(text)).digest == edit.digest
@@ -136,7 +157,7 @@ def test_edits_survive_json(morphism: Morphism) -> None:
 @each
 def test_new_parameters_get_a_gradient_within_two_steps(morphism: Morphism) -> None:
     seen = silent = 0
-    for seed, genome, edit in planned(morphism, genomes=GENOMES, tries=1):
+    for seed, genome, edit in planned(morphism)[::2]:
         weights = messy(genome, seed)
         alive = _gradients(genome, weights, seed, steps=1)
         moved = _gradients(edit.genome, realise(edit, weights), seed, STEPS)
@@ -144,44 +165,45 @@ def test_new_parameters_get_a_gradient_within_two_steps(morphism: Morphism) -> N
             if name.endswith("bias") or name not in edit.tensors:
                 continue  # a bias before a norm has no gradient at all in train mode
             expression = edit.tensors[name]
-            old = name in alive and expression.kind in ("gather", "pad")
+            old = name in alive and expression.kind in ("gather", "pad", "spread", "dense")
             if old and not alive[name].max() > 0:
                 continue  # dead in the parent already: its relu never opens
             seen += 1
             silent += not gradient.max() > 0
             if old:
                 assert gradient.max() > 0, f"genome {seed}: {name}"
-    assert seen >= 20 or morphism.name == "inline"
     # what is new behind a relu that is dead in the parent stays silent, and nothing else
     assert silent <= 0.06 * seen
 
 
-def test_new_channels_get_a_gradient_within_two_steps() -> None:
-    (widen,) = (morphism for morphism in CATALOGUE if morphism.name == "widen.zero_fanout")
+@pytest.mark.parametrize("name", ["widen.zero_fanout", "widen.pair"])
+def test_new_channels_get_a_gradient_within_two_steps(name: str) -> None:
     seen = silent = 0
-    for seed, genome, edit in planned(widen, genomes=GENOMES, tries=1):
+    for seed, genome, edit in planned(TABLE[name]):
         moved = _gradients(edit.genome, realise(edit, messy(genome, seed)), seed, STEPS)
-        for name, expression in edit.tensors.items():
-            if not isinstance(expression, Gather) or name not in moved or name.endswith("bias"):
+        for tensor, expression in edit.tensors.items():
+            if not isinstance(expression, Gather) or tensor not in moved or tensor.endswith("bias"):
                 continue
             new = [k for k, old in enumerate(expression.index) if old < 0] if expression.groups == 1 else []
             seen += len(new)
-            silent += sum(not moved[name].select(expression.axis, k).max() > 0 for k in new)
+            silent += sum(not moved[tensor].select(expression.axis, k).max() > 0 for k in new)
     assert seen >= 200
     assert silent <= 0.15 * seen  # units of relu that no probe opens
 
 
-@pytest.mark.parametrize("name", ["widen.split", "branch.replicate"])
-def test_replicas_part_ways(name: str) -> None:
-    (morphism,) = (morphism for morphism in CATALOGUE if morphism.name == name)
+@pytest.mark.parametrize("name", PARTS_WAYS)
+def test_copies_part_ways(name: str) -> None:
+    equal = [torch.equal(first, second) for first, second in _trained_copies(TABLE[name])]
+    assert len(equal) >= 20
+    # a unit that no relu opens is moved by its norm alone, and so is its copy
+    assert sum(equal) <= 0.02 * len(equal)
+
+
+def test_replicas_with_equal_shares_stay_equal_for_ever() -> None:
     compared = 0
-    for seed, genome, edit in planned(morphism):
-        weights = realise(edit, messy(genome, seed))
-        trained = _trained(edit.genome, weights, seed, steps=3)
-        for (first, second), (before, _) in zip(_replicas(edit, trained), _replicas(edit, weights), strict=True):
-            if not torch.equal(first, before):  # else the channel is dead
-                compared += 1
-                assert not torch.equal(first, second), f"genome {seed}: {edit.site}"
+    for first, second in _trained_copies(TABLE["widen.replicate"]):
+        compared += 1
+        torch.testing.assert_close(first, second, rtol=1e-10, atol=1e-12)
     assert compared >= 20
 
 
@@ -193,9 +215,9 @@ def test_a_lineage_of_thirty_edits_preserves_the_function() -> None:
         for edit in edits:
             child = realise(edit, child)
             applied[edit.rule] += 1
-        for mode, tolerance in TOLERANCES.items():
+        for mode in frozenset.intersection(*(edit.modes for edit in edits)):
             outputs = (run(g, w, probes(seed), mode == "train") for g, w in ((first, weights), (edit.genome, child)))
-            assert relative_error(*outputs) <= tolerance
+            assert relative_error(*outputs) <= TOLERANCES[mode]
     assert len(applied) == len(CATALOGUE)
     assert applied.total() == 8 * 30
 
@@ -207,21 +229,21 @@ def test_a_composed_lineage_realises_to_the_same_tensors() -> None:
         for edit in edits[1:]:
             composed, child = compose(composed, edit), realise(edit, child)
         at_once = realise(composed, weights)
-        assert composed.modes == EXACT
+        assert composed.modes == frozenset.intersection(*(edit.modes for edit in edits))
         assert Edit.from_json(composed.to_json()) == composed
         assert set(at_once) == set(child)
         assert all(torch.equal(at_once[name], child[name]) for name in child)
 
 
-def test_the_catalogue_has_distinct_names_and_positive_weights() -> None:
-    assert len({morphism.name for morphism in CATALOGUE}) == len(CATALOGUE)
-    assert all(morphism.weight > 0 for morphism in CATALOGUE)
+def test_the_catalogue_has_distinct_names_and_only_replicas_are_never_drawn() -> None:
+    assert len(TABLE) == len(CATALOGUE)
+    assert [morphism.name for morphism in CATALOGUE if not morphism.weight > 0] == ["widen.replicate"]
 
 
 def test_zero_gamma_and_zero_convolutions_are_never_in_series() -> None:
     # static form of the trap: one edit makes at most one zero tensor for each call
     for morphism in CATALOGUE:
-        for _, genome, edit in planned(morphism, genomes=20, tries=1):
+        for _, genome, edit in planned(morphism)[:20]:
             known = expand(genome).tensor_shapes()
             zeros = [n for n, e in edit.tensors.items() if isinstance(e, Constant) and not e.value]
             weights = [name for name in zeros if name.endswith("weight") and name not in known]
@@ -230,10 +252,12 @@ def test_zero_gamma_and_zero_convolutions_are_never_in_series() -> None:
 
 
 def _lineage(seed: int, length: int) -> tuple[Genome, dict[str, torch.Tensor], list[Edit]]:
+    """Returns a genome, its weights, and edits one after the other; those of odd seeds all hold in train mode too."""
+    choices = [morphism for morphism in CATALOGUE if seed % 2 == 0 or morphism.modes == EXACT]
     rng, first = random.Random(seed), drawn(seed)
     genome, edits = first, list[Edit]()
     while len(edits) < length:
-        morphism = rng.choice(CATALOGUE)
+        morphism = rng.choice(choices)
         try:
             edit = morphism.plan(genome, rng.choice(morphism.sites(genome) or [{}]), rng)
             check(edit.genome, Limits(parameters=100_000, macs=4_000_000))
@@ -272,14 +296,36 @@ def _descend(
     return current, largest
 
 
-def _replicas(edit: Edit, trained: dict[str, torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields pairs of rows, or of tensors, that were equal when they were made."""
+def _trained_copies(morphism: Morphism) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields pairs of what was equal when it was made, after three steps, but for pairs that no gradient reaches."""
+    for seed, genome, edit in planned(morphism):
+        weights = realise(edit, messy(genome, seed))
+        trained = _trained(edit.genome, weights, seed, steps=3)
+        for pair, (before, _) in zip(_copies(edit, trained), _copies(edit, weights), strict=True):
+            if not torch.equal(pair[0], before):
+                yield pair
+
+
+def _copies(edit: Edit, tensors: dict[str, torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields pairs of rows, or of tensors, that are copies of each other."""
     for name, expression in edit.tensors.items():
-        if edit.rule == "widen.split" and isinstance(expression, Gather) and expression.share == "copy":
-            positions = [k for k, i in enumerate(expression.index) if expression.index.count(i) == 2]
-            if len(positions) >= 2 and name.endswith("weight") and trained[name].dim() == 4:
-                index = expression.index[positions[0]]
-                one, other = (k for k in positions if expression.index[k] == index)
-                yield trained[name][one], trained[name][other]
-        elif edit.rule == "branch.replicate" and isinstance(expression, Source) and name.endswith("weight"):
-            yield trained[name], trained[expression.name]
+        if not name.endswith("weight") or (isinstance(expression, Gather) and tensors[name].dim() < 2):
+            continue
+        if isinstance(expression, Gather) and expression.axis == 0 and expression.share == "copy":
+            yield from ((tensors[name][one], tensors[name][other]) for one, other in _twins(expression.index))
+        elif edit.rule == "branch.replicate" and isinstance(expression, Source):
+            yield tensors[name], tensors[expression.name]
+
+
+def _twins(index: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yields the places of a channel and of its replica, or of the two of a pair."""
+    for place, source in enumerate(index):
+        if source == -1:
+            yield place, place + 1
+        elif source >= 0 and source in index[:place]:
+            yield index.index(source), place
+
+
+def test_every_copy_is_compared() -> None:
+    assert list(_twins((0, 0, 1, 2, 2, 2))) == [(0, 1), (3, 4), (3, 5)]
+    assert list(_twins((0, -1, -2, -1, -2, 1))) == [(1, 2), (3, 4)]

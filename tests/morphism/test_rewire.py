@@ -41,7 +41,7 @@ def choices(rng: random.Random, genome: Genome) -> Iterator[tuple[Symbol, ...]]:
     """Yields random sets of free classes, one for each node."""
     table = channels(genome)
     for made in table.made.values():
-        if free := sorted(set(made) - table.frozen):
+        if free := sorted(set(made) - table.frozen - set().union(*table.coupled)):
             yield tuple(rng.sample(free, rng.randint(1, len(free))))
 
 
@@ -53,7 +53,12 @@ def test_any_request_is_met_exactly_once_the_groups_are_balanced(marker: Marker)
         weights = messy(genome, seed)
         for chosen in choices(rng, genome):
             wanted = {s: (OLD, *[marker] * rng.randint(1, 2)) for s in chosen}
-            edit = edited(genome, balanced(genome, wanted, (marker,)), seed)
+            try:
+                edit = edited(genome, balanced(genome, wanted, (marker,)), seed)
+            except Inapplicable as refusal:
+                if "slice" not in str(refusal):  # one slice cannot cut differently in two calls
+                    raise
+                continue
             check(edit.genome)
             assert certify(genome, edit, weights, realise(edit, weights), seed).verdict, f"genome {seed}: {wanted}"
             done += 1
@@ -76,7 +81,12 @@ def test_pruning_what_was_grown_gives_back_every_bit() -> None:
         weights = messy(genome, seed)
         for chosen in choices(rng, genome):
             copies = balanced(genome, dict.fromkeys(chosen, (OLD, NEW)), (NEW,))
-            grow = edited(genome, copies, seed)
+            try:
+                grow = edited(genome, copies, seed)
+            except Inapplicable as refusal:
+                if "slice" not in str(refusal):
+                    raise
+                continue
             prune = edited(grow.genome, _new_channels(genome, grow.genome, copies), seed)
             assert prune.genome == genome
             back = realise(prune, realise(grow, weights))

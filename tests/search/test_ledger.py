@@ -35,7 +35,7 @@ from search import (
 from tests.doubles import ToyEvaluator, in_turn
 from tests.search.toys import CONFIG, Climber, network, state, widened
 
-CERTIFICATE = Certificate("toy.width", "a", "b", "c", ("eval",), {"eval": 1e-15}, 7, True)
+CERTIFICATE = Certificate("toy.width", "a", "b", "c", ("eval",), {"eval": 1e-15}, ("eval",), 7, True)
 CHILD = Candidate(1, network(3), (0,), (widened(2), widened(3)), Fidelity(50))
 OUTCOME = Evaluation(
     1,
@@ -45,6 +45,7 @@ OUTCOME = Evaluation(
     ({"examples": 50.0, "loss": 0.1},),
     "ab" * 32,
     certificates=(CERTIFICATE,),
+    initial="cd" * 32,
 )
 
 
@@ -285,10 +286,10 @@ def test_a_damaged_ledger_is_refused(place: Path) -> None:
 def test_a_ledger_of_another_version_is_refused(place: Path) -> None:
     searched(place / "a")
     with sqlite3.connect(place / "a" / "ledger.sqlite") as db:
-        db.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
+        db.execute("UPDATE meta SET value = '3' WHERE key = 'schema'")
     db.close()
     for way in (Ledger.open, Ledger.read):
-        with pytest.raises(NewerSchema, match=r"schema 1 .* has 2: use the version that wrote it"):
+        with pytest.raises(NewerSchema, match=r"schema 2 .* has 3: use the version that wrote it"):
             way(place / "a")
 
 

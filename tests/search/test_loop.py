@@ -138,7 +138,13 @@ def test_a_twin_is_answered_from_the_ledger_and_costs_nothing(place: Path) -> No
     assert set(evaluator.calls) == {0, 1}
     first, _, twin = evaluations(place).values()
     assert twin == replace(
-        first, number=2, twin=0, curve=(), cost={**first.cost, "seconds": 0.0, "examples": 0.0}, certificates=()
+        first,
+        number=2,
+        twin=0,
+        curve=(),
+        cost={**first.cost, "seconds": 0.0, "examples": 0.0},
+        certificates=(),
+        initial=None,
     )
     assert twin.weights == first.weights
     assert progress.spent.examples == 2 * Fidelity().examples
@@ -388,3 +394,10 @@ def test_many_threads_answer_one_loop(place: Path) -> None:
     go(place, Climber(3), in_threads(ToyEvaluator()), Budget(candidates=60), slots=8)
     go(place, Climber(3), in_threads(ToyEvaluator()), Budget(candidates=61), slots=1)  # replays what threads ordered
     assert list(evaluations(place)) == list(range(61))
+
+
+def test_if_all_that_can_be_proposed_fails_the_search_says_so(place: Path) -> None:
+    evaluator = ToyEvaluator(failures={0: "build_error", 1: "timeout"})
+    with pytest.raises(SearchError, match=r"nothing to propose.*all 2 candidates failed.*timeout, as the test"):
+        go(place, founders(1, 2), in_turn(evaluator))
+    assert len(evaluations(place)) == 2

@@ -44,6 +44,13 @@ def test_what_was_put_is_got(place: Path) -> None:
     assert_same(found, tensors(0))
 
 
+def test_a_digest_is_that_of_what_would_be_stored_and_nothing_is_written(place: Path) -> None:
+    store = WeightStore(place)
+    digest = WeightStore.digest(GENOME, tensors(0))
+    assert files(store) == []
+    assert store.put(GENOME, tensors(0)) == digest
+
+
 def test_the_name_is_the_hash_of_the_content_and_the_file_is_private(place: Path) -> None:
     store = WeightStore(place)
     digest = store.put(GENOME, tensors(0))

@@ -11,7 +11,7 @@ from pathlib import Path
 from genomes import Genome, Module
 from genomes.operations import Conv, Flatten, GlobalPool, Input, Linear, Output
 from morphism import Edit
-from morphism.tensors import Constant
+from morphism.tensors import Constant, Source
 from search import Candidate, Evaluation, Fidelity
 
 CONFIG = {"name": "toy", "seed": 3, "budget": {"candidates": 12}}
@@ -33,7 +33,13 @@ def network(width: int) -> Genome:
 
 def widened(width: int) -> Edit:
     """Returns an edit that makes that width, with a tensor expression."""
-    return Edit("toy.width", {"width": width}, network(width), {"logits.bias": Constant((3,), 0.0)})
+    return Edit(
+        "toy.width",
+        {"width": width},
+        network(width),
+        {"logits.bias": Constant((3,), 0.0)},
+        zeros=(Source("conv.bias"),),
+    )
 
 
 @dataclass

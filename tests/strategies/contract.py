@@ -35,6 +35,9 @@ STRATEGIES: dict[str, Make] = {
     "nsga2 with three objectives": lambda seed: NSGA2(
         STARTERS, LIMITS, seed, NSGA2Settings(population=6, objectives=("error", "parameters", "macs"))
     ),
+    "nsga2 with crossover": lambda seed: NSGA2(
+        STARTERS, LIMITS, seed, variation=VariationSettings(disruptions=0.3, crossover=0.6)
+    ),
     "random": lambda seed: RandomSearch(SPACE, LIMITS, seed),
 }
 EVOLVING = [name for name in STRATEGIES if name != "random"]
@@ -111,9 +114,9 @@ class Game:
         return self
 
     def children(self) -> Iterator[tuple[Candidate, Candidate]]:
-        """Yields the candidates that have a parent, with it."""
+        """Yields the candidates that have a parent, with the first one, whose weights they inherit."""
         for candidate in self.asked:
-            for parent in candidate.parents:
+            for parent in candidate.parents[:1]:
                 yield candidate, self.asked[parent]
 
 

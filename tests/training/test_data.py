@@ -125,13 +125,13 @@ def test_missing_fashion_mnist_names_both_remedies(tmp_path: Path, monkeypatch: 
 )
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_damaged_idx_file_is_refused(content: bytes, packed: bool, tmp_path: Path) -> None:
-    (tmp_path / ("x.gz" if packed else "x")).write_bytes(gzip.compress(content) if packed else content)
+    (tmp_path / ("x.gz" if packed else "x")).write_bytes(gzip.compress(content, mtime=0) if packed else content)
     with pytest.raises(DataError, match="must be a whole IDX file"):
         sources.idx(tmp_path, "x")
 
 
 @pytest.mark.parametrize(
-    "content", [b"hello", gzip.compress(bytes(1000))[:20], gzip.compress(bytes(range(200)))[:-9] + b"!" * 9]
+    "content", [b"hello", gzip.compress(bytes(1000), mtime=0)[:20], gzip.compress(bytes(range(200)))[:-9] + b"!" * 9]
 )
 def test_a_damaged_gzip_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.gz").write_bytes(content)

@@ -12,7 +12,9 @@ from genomes import operations as ops
 from genomes.spaces.residual import ResidualSpace
 from morphism.interpreter import run
 from morphism.realise import initial
+from tests.drawing import messy_weights
 from tests.morphism.samples import drawn, messy, probes
+from tests.training.test_source import IMAGES, zoo
 from training.errors import BuildError
 from training.network import attributes, build, state
 
@@ -32,6 +34,28 @@ def test_a_network_computes_what_its_genome_says(seed: int) -> None:
             module.p = 0.0
     got, wanted = without_dropout.train()(images), run(genome, weights, images, train=True)
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_every_operation_computes_what_the_interpreter_says() -> None:
+    weights = messy_weights(zoo(), 5)
+    images = torch.randn(4, *IMAGES, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    network = build(zoo(), weights)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for train in (False, True):
+        got, wanted = network.train(train)(images).detach(), run(zoo(), weights, images, train)
+        assert float((got - wanted).abs().max() / wanted.abs().max()) < 1e-12, train
+
+
+def test_every_operation_trains_in_half_precision_and_reaches_every_parameter() -> None:
+    network = build(zoo(), {name: tensor.float() for name, tensor in messy_weights(zoo(), 5).items()}).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(torch.randn(8, *IMAGES, generator=torch.Generator().manual_seed(5)))
+    logits.float().square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
 
 
 @settings(deadline=None, max_examples=20)

@@ -178,7 +178,7 @@ def test_a_result_that_landed_is_taken_instead_of_training_again(
 ) -> None:
     candidate = Candidate(0, FOUNDER, fidelity=LIGHT)
     first = trainer(candidate, {})
-    assert trainer.landed_weights() == {first.weights}
+    assert trainer.needed_weights() == {first.weights}
 
     def never(*_: object, **__: object) -> Outcome:
         raise AssertionError("trained again")

@@ -1,0 +1,31 @@
+"""Attempt: one edit, planned within the limits of a search or not at all."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict
+
+from genomes import Genome, InvalidGenome, Limits, check, cost
+from morphism import Edit, Inapplicable, Morphism
+from morphism.edit import Site
+
+
+def attempt(kind: Morphism, genome: Genome, site: Site, rng: random.Random, limits: Limits) -> Edit | None:
+    """Returns the edit at a site; None if it cannot be made there or leads to a genome that is not allowed."""
+    try:
+        edit = kind.plan(genome, site, rng)
+        return edit if allowed(edit.genome, limits) else None
+    except (Inapplicable, InvalidGenome):
+        return None
+
+
+def allowed(genome: Genome, limits: Limits) -> bool:
+    """Says whether a genome is valid and within the limits."""
+    try:
+        counts = asdict(cost(genome))  # what most fail near the limits, and the cheaper question
+        if any(limit is not None and counts[name] > limit for name, limit in asdict(limits).items()):
+            return False
+        check(genome)
+    except InvalidGenome:
+        return False
+    return True

@@ -1,0 +1,197 @@
+"""Disruptions of which value is read where."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genomes import Genome, Module, expand
+from genomes.operations import (
+    GELU,
+    Add,
+    AvgPool,
+    BatchNorm,
+    Call,
+    Concat,
+    Conv,
+    Dropout,
+    Gate,
+    Identity,
+    MaxPool,
+    Mul,
+    ReLU,
+    Scale,
+    Sigmoid,
+    SiLU,
+)
+from morphism import INEXACT, Edit, Inapplicable
+from morphism.edit import Modes, Site
+from morphism.planning import finish, node_of, nodes, readers, shapes
+
+REMOVABLE = (Conv, BatchNorm, Scale, ReLU, GELU, SiLU, Sigmoid, Dropout, Identity, MaxPool, AvgPool)
+JOINING = (Add, Mul, Gate)  # what loses nothing of its shape with an input
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Takes out a node whose value has the shape of its input; what read it reads the input."""
+
+    name: str = "remove"
+    modes: Modes = INEXACT
+    weight: float = 1.0
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns the nodes that keep the shape in every call."""
+        return [
+            {"module": m, "node": n}
+            for m, n, op in nodes(genome)
+            if isinstance(op, REMOVABLE) and _keeps_shape(genome, m, n)
+        ]
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit.
+
+        Raises:
+            Inapplicable: the node does not keep the shape.
+        """
+        module, node, op = node_of(genome, site)
+        if not isinstance(op, REMOVABLE) or not _keeps_shape(genome, str(site["module"]), node):
+            raise Inapplicable(f"{self.name} needs a node that keeps the shape of its one input, got {op.kind} {node}")
+        return _finished(self.name, site, genome, _bypassed(module, node, module.sources[node][0]), rng)
+
+
+@dataclass(frozen=True)
+class DropBranch:
+    """Takes one input out of a sum, a mean, a product or a gate, with all that nothing else reads."""
+
+    name: str = "branch.drop"
+    modes: Modes = INEXACT
+    weight: float = 0.5
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns the inputs of sums, means, products and gates that can be spared."""
+        return [
+            {"module": m, "node": n, "port": port}
+            for m, n, op in nodes(genome)
+            if isinstance(op, JOINING)
+            for port in range(len(genome[m].sources[n]))
+            if _dropped(genome, m, n, port)
+        ]
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit.
+
+        Raises:
+            Inapplicable: the node joins nothing, it would lose its shape, or its module an input.
+        """
+        _, node, op = node_of(genome, site)
+        port = site.get("port", -1)
+        if not isinstance(op, JOINING) or not (left := _dropped(genome, str(site["module"]), node, port)):
+            raise Inapplicable(f"{self.name} needs an input of {op.kind} {node} that can be spared, got {dict(site)}")
+        child = _reached(genome.changed({str(site["module"]): left}))
+        return finish(self.name, site, genome, child, {}, rng, INEXACT)
+
+
+@dataclass(frozen=True)
+class Rewire:
+    """Lets one input of a sum, a product or a concat come from another value of the same shape."""
+
+    name: str = "rewire"
+    modes: Modes = INEXACT
+    weight: float = 1.0
+
+    def sites(self, genome: Genome) -> Sequence[Site]:
+        """Returns the inputs of sums, products and concats that have an alternative."""
+        return [
+            {"module": m, "node": n, "port": port}
+            for m, n, op in nodes(genome)
+            if isinstance(op, (Add, Mul, Concat))
+            for port in range(len(genome[m].sources[n]))
+            if _alternatives(genome, m, n, port)
+        ]
+
+    def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
+        """Returns the edit.
+
+        Raises:
+            Inapplicable: no other value has the shape, or the old one would be read by nobody.
+        """
+        module, node, op = node_of(genome, site)
+        name, port = str(site["module"]), int(site.get("port", -1))
+        if not isinstance(op, (Add, Mul, Concat)) or port not in range(len(module.sources[node])):
+            raise Inapplicable(f"{self.name} needs a port of a sum, a product or a concat, got {dict(site)}")
+        if not (others := _alternatives(genome, name, node, port)):
+            raise Inapplicable(f"{self.name} needs another value of the shape that port {port} of {node} reads")
+        old = module.sources[node][port]
+        changed = module.changed({}, [(rng.choice(others), node, port)], [(old, node, port)])
+        return _finished(self.name, site, genome, changed, rng)
+
+
+def _finished(rule: str, site: Site, genome: Genome, module: Module, rng: random.Random) -> Edit:
+    return finish(rule, site, genome, genome.changed({str(site["module"]): module}), {}, rng, INEXACT)
+
+
+def _keeps_shape(genome: Genome, module: str, node: str) -> bool:
+    expansion = expand(genome)
+    source = genome[module].sources[node][0]
+    return shapes(expansion, module, node) == shapes(expansion, module, source)
+
+
+def _bypassed(module: Module, node: str, source: str) -> Module:
+    """Returns the module without a node; what read it reads `source`."""
+    moved = [(source, edge.target, edge.port) for edge in readers(module, node)]
+    return module.changed({node: None}, moved, [edge for edge in module.edges if node in edge[:2]])
+
+
+def _dropped(genome: Genome, name: str, node: str, port: int) -> Module | None:
+    """Returns the module without one input of a node; None if the node would lose its shape or the module an input."""
+    module, expansion = genome[name], expand(genome)
+    sources = [*module.sources[node]]
+    if port not in range(len(sources)):
+        return None
+    del sources[port]
+    if shapes(expansion, name, node) not in [shapes(expansion, name, source) for source in sources]:
+        return None
+    if len(sources) == 1:
+        left = _bypassed(module, node, sources[0])
+    else:
+        edges = [(source, node, place) for place, source in enumerate(sources)]
+        left = module.changed({}, edges, [edge for edge in module.edges if edge.target == node])
+    left = _live(left)
+    return left if left.inputs == module.inputs else None
+
+
+def _live(module: Module) -> Module:
+    """Returns the module without what does not lead to its output."""
+    useful, queue = {module.output}, [module.output]
+    while queue:
+        new = set(module.sources[queue.pop()]) - useful
+        useful |= new
+        queue.extend(new)
+    gone = {node: None for node in module.operations if node not in useful}
+    return module.changed(gone, remove=[edge for edge in module.edges if edge.target in gone])
+
+
+def _reached(genome: Genome) -> Genome:
+    """Returns the genome without modules that nothing calls any more."""
+    reached, queue = {genome.root}, [genome.root]
+    while queue:
+        new = {op.module for _, op in genome[queue.pop()].nodes if isinstance(op, Call)} - reached
+        reached |= new
+        queue.extend(new)
+    return genome.changed({name: None for name, _ in genome.modules if name not in reached})
+
+
+def _alternatives(genome: Genome, module: str, node: str, port: int) -> list[str]:
+    """Returns the nodes that could feed this port instead, without a cycle and without a node left unread."""
+    content, expansion = genome[module], expand(genome)
+    old = content.sources[node][port]
+    if len(readers(content, old)) < 2:
+        return []
+    wanted, later = shapes(expansion, module, old), content.order[content.order.index(node) :]
+    return [
+        other
+        for other, _ in content.nodes
+        if other not in (*later, old) and other != content.output and shapes(expansion, module, other) == wanted
+    ]

@@ -1,0 +1,276 @@
+"""Terms: what a network computes, written so that equal terms are equal functions in real arithmetic.
+
+A term is an integer that stands for its key; equal keys get the same integer, so comparing two terms is comparing two
+integers. A term is an atom or a sum of atoms with coefficients; a product of terms is an atom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+DIGITS = 12  # to which coefficients are compared
+NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hardsigmoid", "one")
+Key = tuple[Any, ...]
+Sum = tuple[tuple[int, float], ...]
+
+
+class Geometry(NamedTuple):
+    """Which positions the taps of a kernel read: tap j reads `stride` · position + `start` + `step` · j.
+
+    Attributes:
+        taps: in each direction; 0 for a linear map.
+        start: where the first tap is.
+        step: from tap to tap.
+        stride: from position to position.
+        given: the extents of the input.
+        made: the extents of the output.
+    """
+
+    taps: int
+    start: int
+    step: int
+    stride: int
+    given: tuple[int, ...]
+    made: tuple[int, ...]
+
+    @property
+    def in_place(self) -> bool:
+        """Says whether the middle tap reads the position itself."""
+        return self.stride == 1 and self.start + self.step * (self.taps // 2) == 0 and self.given == self.made
+
+
+class Share(NamedTuple):
+    """What makes an atom one of several parts of a whole.
+
+    Attributes:
+        family: what all parts of one whole, and no others, have in common.
+        number: of the part.
+        count: of the parts.
+        whole: what all parts together are: a term, or the label of a column.
+        rest: what the whole is still to be multiplied with.
+        value: what the column reads, if it is one.
+    """
+
+    family: Hashable
+    number: int
+    count: int  # type: ignore[assignment]
+    whole: int
+    rest: tuple[int, ...] = ()
+    value: int | None = None
+
+
+@dataclass
+class Terms:
+    """All terms that have been made so far.
+
+    Attributes:
+        keys: by term, its key.
+        table: by key, its term.
+        shares: the atoms that are parts.
+        loose: columns that hold something else in each row, so that no two rows that read them are one.
+    """
+
+    keys: list[Key] = field(default_factory=list)
+    table: dict[Key, int] = field(default_factory=dict)
+    shares: dict[int, Share] = field(default_factory=dict)
+    loose: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Makes the two terms that everything needs, 0 and 1."""
+        self.zero = self.term("sum", ())
+        self.one = self.term("one")
+
+    def copy(self) -> Terms:
+        """Returns a copy that may grow on its own."""
+        return Terms(self.keys.copy(), self.table.copy(), self.shares.copy(), self.loose.copy())
+
+    def term(self, *key: Hashable) -> int:
+        """Returns the term with this key."""
+        found = self.table.get(key)
+        if found is None:
+            found = self.table[key] = len(self.keys)
+            self.keys.append(key)
+        return found
+
+    def unknown(self) -> int:
+        """Returns a term that is equal to no other."""
+        return self.term("unknown", len(self.keys))
+
+    def number(self, value: float) -> int:
+        """Returns a constant."""
+        return self.scaled(self.one, value)
+
+    def value(self, term: int) -> float | None:
+        """Returns the number that a term is, if it is one."""
+        if term == self.zero:
+            return 0.0
+        coefficient, body = self.content(term)
+        return coefficient if body == self.one else None
+
+    def summands(self, term: int) -> Sum:
+        """Returns the atoms of a term with their coefficients."""
+        key = self.keys[term]
+        return key[1] if key[0] == "sum" else ((term, 1.0),)
+
+    def total(self, addends: Iterable[tuple[int, float]]) -> int:
+        """Returns the sum of terms, each times a number; parts of one whole become the whole."""
+        found: dict[int, float] = {}
+        for term, factor in addends:
+            for atom, coefficient in self.summands(term):
+                found[atom] = found.get(atom, 0.0) + factor * coefficient
+        while not self.shares.keys().isdisjoint(found) and self._merge(found):
+            pass
+        kept = tuple(sorted((a, number) for a, c in found.items() if (number := round(c, DIGITS))))
+        return kept[0][0] if len(kept) == 1 and kept[0][1] == 1 else self.term("sum", kept)
+
+    def _merge(self, found: dict[int, float]) -> bool:
+        """Replaces complete families of equally weighted parts by their wholes, in place; says whether it did."""
+        families: dict[Hashable, dict[int, int]] = {}
+        for atom in found.keys() & self.shares.keys():
+            share = self.shares[atom]
+            families.setdefault((share.family, share.rest, share.value), {})[share.number] = atom
+        merged = False
+        for members in families.values():
+            share = self.shares[next(iter(members.values()))]
+            if len(members) == share.count and len({round(found[atom], DIGITS) for atom in members.values()}) == 1:
+                factor = next(iter([found.pop(atom) for atom in members.values()]))
+                for atom, coefficient in self._whole(share):
+                    found[atom] = found.get(atom, 0.0) + factor * coefficient
+                merged = True
+        return merged
+
+    def _whole(self, share: Share) -> Sum:
+        if share.value is not None:
+            return (self.column(share.whole, share.value),)
+        return self.summands(self.product(share.whole, *share.rest))
+
+    def added(self, *terms: int) -> int:
+        """Returns the sum of terms."""
+        return self.total((term, 1.0) for term in terms)
+
+    def scaled(self, term: int, factor: float) -> int:
+        """Returns a term times a number."""
+        return term if factor == 1 else self.total([(term, factor)])
+
+    def content(self, term: int) -> tuple[float, int]:
+        """Returns a number and a term whose first coefficient is 1: their product is `term`, which must not be zero."""
+        if self.keys[term][0] != "sum":
+            return 1.0, term
+        first = self.summands(term)[0][1]
+        return first, self.scaled(term, 1 / first)
+
+    def product(self, *terms: int) -> int:
+        """Returns the product of terms."""
+        if self.zero in terms:
+            return self.zero
+        number, factors = 1.0, list[int]()
+        for term in terms:
+            coefficient, body = self.content(term)
+            number *= coefficient
+            key = self.keys[body]
+            if key[0] == "product":
+                factors.extend(key[1])
+            elif body != self.one:
+                factors.append(body)
+        simpler = self._simplified(factors)
+        return self.scaled(self._atom(tuple(sorted(factors))) if simpler is None else simpler, number)
+
+    def _simplified(self, factors: list[int]) -> int | None:
+        """Returns the product with a row of a known matrix already applied, if there is one among the factors."""
+        for row in factors:
+            if (kind := self.keys[row][0]) in ("dirac", "second"):
+                simplify = self._same if kind == "dirac" else self._refactored
+                for read in factors:
+                    if self.keys[read][0] == "read" and (simpler := simplify(row, read)) is not None:
+                        return self.product(simpler, *(one for one in factors if one not in (row, read)))
+        return None
+
+    def _same(self, row: int, read: int) -> int | None:
+        """Returns what a row of the identity matrix makes of its input."""
+        (_, number), (_, columns, geometry) = self.keys[row], self.keys[read]
+        if not geometry.in_place:
+            return None
+        found = list[tuple[int, float]]()
+        for atom, coefficient in self.summands(columns):
+            _, label, value = self.keys[atom]
+            if self.keys[label][0] != "place":
+                return None
+            if self.keys[label][1] == number:
+                found.append((value, coefficient))
+        return self.total(found)
+
+    def _refactored(self, row: int, read: int) -> int | None:
+        """Returns what a row of a product of two matrices makes of the input of the first one."""
+        (_, name, whole, rank), (_, columns, geometry) = self.keys[row], self.keys[read]
+        inner = self._inner(name, columns, rank) if geometry.taps <= 1 and geometry.in_place else None
+        return None if inner is None else self.product(whole, inner)
+
+    def _inner(self, name: Hashable, columns: int, rank: int) -> int | None:
+        """Returns what all the rows of the first factor read, if that is one and the same, and they are all there."""
+        key = ("inner", name, columns)
+        if key in self.table:
+            return self.table[key]
+        reads, seen = set[int](), set[int]()
+        for atom, coefficient in self.summands(columns):
+            _, label, value = self.keys[atom]
+            if coefficient != 1 or self.keys[value][0] != "product" or self.keys[label][0] != "place":
+                return None
+            place = self.keys[label][1]
+            rest = [one for one in self.keys[value][1] if self.keys[one] != ("first", name, place)]
+            if len(rest) != 1 or len(self.keys[value][1]) != 2:
+                return None
+            reads.add(rest[0])
+            seen.add(place)
+        if len(reads) != 1 or seen != set(range(rank)):
+            return None
+        self.table[key] = reads.pop()
+        return self.table[key]
+
+    def _atom(self, factors: tuple[int, ...]) -> int:
+        if len(factors) < 2:
+            return factors[0] if factors else self.one
+        atom = self.term("product", factors)
+        if atom not in self.shares:
+            for place, factor in enumerate(factors):
+                if factor in self.shares:
+                    share = self.shares[factor]
+                    others = (*factors[:place], *factors[place + 1 :])
+                    self.shares[atom] = share._replace(rest=tuple(sorted((*share.rest, *others))))
+                    break
+        return atom
+
+    def part(self, whole: int, family: Hashable, number: int, count: int) -> int:
+        """Returns part `number` of `count` that sum to `whole`; zero has no parts."""
+        if whole == self.zero:
+            return whole
+        atom = self.term("part", whole, family, number, count)
+        self.shares[atom] = Share((whole, family, count), number, count, whole)
+        return atom
+
+    def drawn(self, label: int) -> int:
+        """Returns the label of a column, marked as one that holds something else in each row."""
+        self.loose.add(label)
+        return label
+
+    def column(self, label: int, value: int) -> tuple[int, float]:
+        """Returns the atom that says that a column called `label` reads `value`, which is not zero; and its factor."""
+        factor, body = self.content(value)
+        atom = self.term("column", label, body)
+        if label in self.loose and atom not in self.loose:
+            self.loose.add(atom)
+            if label in self.shares:
+                self.shares[atom] = self.shares[label]._replace(value=body)
+        return atom, factor
+
+    def non_negative(self, term: int) -> bool:
+        """Says whether a term is surely never negative."""
+        return all(c > 0 and self._non_negative(self.keys[atom]) for atom, c in self.summands(term))
+
+    def _non_negative(self, key: Key) -> bool:
+        if key[0] == "product":
+            return all(self.non_negative(factor) for factor in key[1])
+        if key[0] in ("pool", "global_pool", "at"):
+            return self.non_negative(key[-1])
+        return key[0] in NEVER_NEGATIVE

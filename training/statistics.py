@@ -1,0 +1,43 @@
+"""Statistics: those of batch norms, measured anew after an edit that did not keep what they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from genomes import Genome
+from training.loop import normalised
+from training.network import build, state
+
+BATCHES, SIZE = 12, 256  # 8 to 20 points of accuracy after pruning a quarter (research/morphism.md, section 1b)
+
+
+@torch.no_grad()
+def reestimate(
+    genome: Genome, weights: Mapping[str, Tensor], images: Tensor, normal: tuple[float, float]
+) -> dict[str, Tensor]:
+    """Returns the weights with the batch norms' running means and variances measured anew; nothing else changes.
+
+    Each is the mean over the first batches of training images, in their order and without augmentation; dropout is
+    off. The same arguments give the same numbers, bit for bit on one thread.
+
+    Args:
+        genome: the architecture.
+        weights: by `path.parameter`; never changed.
+        images: to train on, uint8 `[M, C, H, W]`.
+        normal: as in `training.loop.train`.
+
+    Raises:
+        BuildError: the weights do not fit the genome.
+    """
+    network = build(genome, weights).eval()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    seen = 0
+    for batch in torch.split(images[: BATCHES * SIZE], SIZE) if norms else ():
+        seen += len(batch)
+        for norm in norms:
+            norm.train().momentum = len(batch) / seen  # the first batch replaces what was there
+        network(normalised(batch, normal))
+    return state(network)
