@@ -1,4 +1,4 @@
-"""The static proof refuses what is wrong, whatever the probes say; that it accepts the catalogue is in test_contract."""
+"""The static proof refuses what is wrong, whatever probes say; test_contract shows that it accepts the catalogue."""
 
 from __future__ import annotations
 
