@@ -137,15 +137,8 @@ def test_a_twin_is_answered_from_the_ledger_and_costs_nothing(place: Path) -> No
     progress = go(place, founders(2, 3, 2), in_turn(evaluator))
     assert set(evaluator.calls) == {0, 1}
     first, _, twin = evaluations(place).values()
-    assert twin == replace(
-        first,
-        number=2,
-        twin=0,
-        curve=(),
-        cost={**first.cost, "seconds": 0.0, "examples": 0.0},
-        certificates=(),
-        initial=None,
-    )
+    spent = {**first.cost, "seconds": 0.0, "examples": 0.0}
+    assert twin == replace(first, number=2, twin=0, curve=(), cost=spent, certificates=(), initial=None)
     assert twin.weights == first.weights
     assert progress.spent.examples == 2 * Fidelity().examples
 
