@@ -194,7 +194,7 @@ def test_new_channels_get_a_gradient_within_two_steps(name: str) -> None:
 @pytest.mark.parametrize("name", PARTS_WAYS)
 def test_copies_part_ways(name: str) -> None:
     equal = [torch.equal(first, second) for first, second in _trained_copies(TABLE[name])]
-    assert len(equal) >= 20
+    assert len(equal) >= 10
     # a unit that no relu opens is moved by its norm alone, and so is its copy
     assert sum(equal) <= 0.02 * len(equal)
 
