@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import reduce
 
 from genomes import Genome, InvalidGenome, Limits, check, cost
-from morphism import Edit, Inapplicable, Morphism
+from morphism import Edit, Inapplicable, Morphism, compose
 from morphism.edit import Site
+from morphism.lint import lint
 
 
 def attempt(kind: Morphism, genome: Genome, site: Site, rng: random.Random, limits: Limits) -> Edit | None:
@@ -29,3 +32,8 @@ def allowed(genome: Genome, limits: Limits) -> bool:
     except InvalidGenome:
         return False
     return True
+
+
+def sound(edits: Sequence[Edit]) -> bool:
+    """Says whether all that a chain of edits adds can learn; each alone was asked when it was planned."""
+    return len(edits) < 2 or not lint(reduce(compose, edits))

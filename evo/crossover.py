@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
 
-from evo.attempt import attempt
+from evo.attempt import attempt, sound
 from evo.disruptions import DISRUPTIONS
 from evo.donor import donated
 from evo.region import swapped
@@ -42,7 +42,7 @@ def mate(
         limits: of the child.
     """
     edits = replayed(receiver, giver, known, limits)
-    if edits and fresh(edits[-1].genome):
+    if edits and fresh(edits[-1].genome) and sound(edits):
         return edits
     for kind in (donated, swapped):
         if edit := kind(receiver.genome, giver.genome, fresh, rng, limits):

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from deap import base
 
-from evo.attempt import attempt
+from evo.attempt import attempt, sound
 from evo.crossover import mate
 from evo.disruptions import DISRUPTIONS
 from genomes import Genome, Limits
@@ -75,7 +75,7 @@ def mutate(
     """
     for _ in range(TRIES):
         edits = _chain(genome, rng.randint(1, settings.edits), rng, settings, limits)
-        if edits and fresh(edits[-1].genome):
+        if edits and fresh(edits[-1].genome) and sound(edits):
             return edits
     raise Barren(f"{TRIES} tries found no new genome within {limits}")
 

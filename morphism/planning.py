@@ -11,6 +11,7 @@ from genomes.parsing import MAX_BYTES, MAX_EDGES, MAX_MODULES, MAX_NODES
 from morphism.edit import EXACT, Edit, Modes, Site
 from morphism.errors import Inapplicable
 from morphism.fresh import complete
+from morphism.lint import lint
 from morphism.tensors import Constant, TensorExpr
 
 
@@ -112,10 +113,13 @@ def finish(
     """Returns the edit, with fresh values for the tensors that have none.
 
     Raises:
-        Inapplicable: the child is not a valid genome.
+        Inapplicable: the child is not a valid genome, or an exact edit would plant what never learns.
     """
     loadable(child)
-    return Edit(rule, site, child, complete(parent, child, tensors, seed_of(rng)), modes)
+    edit = Edit(rule, site, child, complete(parent, child, tensors, seed_of(rng)), modes)
+    if modes and (faults := lint(edit)):
+        raise Inapplicable(f"{rule} would not train: {'; '.join(faults[:3])}")
+    return edit
 
 
 def altered(

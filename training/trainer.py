@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import fx
 
 from genomes import Genome, InvalidGenome, Limits, check, cost
 from morphism import Certificate
+from morphism.tensors import Source, within
 from search import DETERMINISTIC, Candidate, CorruptWeights, Evaluation, Fidelity, Status, WeightStore
 from training import data
 from training.errors import NonFinite
@@ -66,7 +67,6 @@ class Trainer:
                 check(candidate.genome, limits)
             except InvalidGenome as error:
                 return Evaluation(candidate.number, status, reason=str(error))
-        parent = parents[candidate.parents[0]] if candidate.parents else None
         request = self.request(candidate, parents)
         text = json.dumps(request, sort_keys=True)
         file = self.scratch / f"{candidate.number}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
@@ -78,7 +78,7 @@ class Trainer:
             result=file,
             timeout=self.timeout,
         )
-        return _evaluation(candidate.number, outcome, parent)
+        return _evaluation(candidate.number, outcome, [parents[number] for number in _givers(candidate)])
 
     def request(self, candidate: Candidate, parents: Mapping[int, Evaluation]) -> Request:
         """Returns all that determines the result, as JSON values; its digest names the result file."""
@@ -153,13 +153,13 @@ def _stored(store: WeightStore, genome: Genome, network: fx.GraphModule) -> str:
         raise NonFinite(str(failure)) from None
 
 
-def _evaluation(number: int, outcome: Outcome, parent: Evaluation | None) -> Evaluation:
+def _evaluation(number: int, outcome: Outcome, givers: Sequence[Evaluation]) -> Evaluation:
     value = outcome.value
     return Evaluation(
         number,
         outcome.status,
         value.get("objectives", {}),
-        _with_ancestry({"seconds": outcome.seconds, **value.get("cost", {})}, parent),
+        _with_ancestry({"seconds": outcome.seconds, **value.get("cost", {})}, givers),
         tuple(value.get("curve", ())),
         value.get("weights"),
         outcome.reason,
@@ -168,8 +168,15 @@ def _evaluation(number: int, outcome: Outcome, parent: Evaluation | None) -> Eva
     )
 
 
-def _with_ancestry(own: Mapping[str, float], parent: Evaluation | None) -> dict[str, float]:
-    """Adds what the ancestors cost, since an inherited child would be nothing without it."""
+def _givers(candidate: Candidate) -> tuple[int, ...]:
+    """Returns the parents whose tensors a candidate takes: the first, and the second if an edit names it."""
+    named = (e for edit in candidate.edits for made in edit.tensors.values() for e in within(made))
+    donated = any(isinstance(e, Source) and e.donor for e in named)
+    return candidate.parents if donated else candidate.parents[:1]
+
+
+def _with_ancestry(own: Mapping[str, float], givers: Sequence[Evaluation]) -> dict[str, float]:
+    """Adds what the ancestors cost, since an inherited child would be nothing without them."""
     spent = {name: float(own.get(name, 0.0)) for name in ("seconds", "examples", "train_macs")}
-    before = parent.cost if parent else {}
-    return {**spent, **{f"lineage_{name}": value + before.get(f"lineage_{name}", 0.0) for name, value in spent.items()}}
+    before = {name: sum(giver.cost.get(f"lineage_{name}", 0.0) for giver in givers) for name in spent}
+    return {**spent, **{f"lineage_{name}": value + before[name] for name, value in spent.items()}}

@@ -32,6 +32,8 @@ def doubt(parent: Genome, edit: Edit, mode: str) -> str:
     own = Reader(run.terms, reader.shapes, child, dict(reader.read), dict(reader.plain))
     got = _outputs(run, own, child, edit.tensors)
     shape, given = (expansion.shape(expansion.output) for expansion in (child, reader.child))
+    if run.undefined:
+        return f"the variance of {run.undefined[0]} may be negative"
     if got == wanted and shape == given:
         return ""
     places = "".join(f"; the columns of {path} do not add up to what they copy" for path in run.loose[:1])

@@ -15,7 +15,6 @@ from morphism.proof.labels import Columns, Frame, Labels
 from morphism.proof.terms import Geometry, Terms
 
 Values = tuple[int, ...]
-NORMAL = ("mean", "variance", "deviation", "mean")  # what the four tensors of a measured identity norm are
 LABELS = frozenset({"row", "number", "new", "part", "first", "opaque", "measured"})  # the same at every position
 
 
@@ -28,16 +27,18 @@ class Execution:
         train: whether norms use the statistics of the batch.
         done: by operation, tensors and inputs, what came of them.
         loose: paths where copies do not add up to what they copy.
+        undefined: paths of norms whose variance may be negative: not even 0 times what they make is surely 0.
     """
 
     terms: Terms
     train: bool
     done: dict[tuple[Any, ...], Values] = field(default_factory=dict)
     loose: list[str] = field(default_factory=list)
+    undefined: list[str] = field(default_factory=list)
 
     def copy(self) -> Execution:
         """Returns a copy that may go on on its own."""
-        return Execution(self.terms.copy(), self.train, self.done.copy(), self.loose.copy())
+        return Execution(self.terms.copy(), self.train, self.done.copy(), self.loose.copy(), self.undefined.copy())
 
     def apply(self, primitive: Primitive, inputs: Sequence[Values], tensors: Mapping[str, Labels]) -> Values:
         """Returns the terms of the channels of a value."""
@@ -149,12 +150,7 @@ def _normalised(s: Step, x: int, mean: int, variance: int, weight: int, bias: in
     if s.run.train:
         return terms.added(terms.product(weight, terms.term("normal", s.op.eps, x)), bias)
     if not _variance(terms, variance):
-        return terms.unknown()  # not even 0 times it is surely 0
-    keys = [terms.keys[label] for label in (mean, variance, weight, bias)]
-    if [key[1][0] if key[0] == "measured" else "" for key in keys] == list(NORMAL):
-        _, (_, *norm), channel = keys[0]
-        if norm[-1] == s.op.eps and all((key[1][1:], key[2]) == (tuple(norm), channel) for key in keys):
-            return x  # (x - m) / √(v + ε) · √(v + ε) + m
+        s.run.undefined.append(s.primitive.path)
     return terms.added(terms.product(weight, terms.term("normal", s.op.eps, mean, variance, x)), bias)
 
 

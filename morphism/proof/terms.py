@@ -178,20 +178,31 @@ class Terms:
         return self.scaled(self._atom(tuple(sorted(factors))) if simpler is None else simpler, number)
 
     def _simplified(self, factors: list[int]) -> int | None:
-        """Returns the product with a row of a known matrix already applied, if there is one among the factors."""
-        for row in factors:
-            if (kind := self.keys[row][0]) in ("dirac", "second"):
-                simplify = self._same if kind == "dirac" else self._refactored
-                for read in factors:
-                    if self.keys[read][0] == "read" and (simpler := simplify(row, read)) is not None:
-                        return self.product(simpler, *(one for one in factors if one not in (row, read)))
+        """Returns the product with what is known about one factor applied to another, if there are such two."""
+        rules = {"dirac": self._same, "second": self._refactored, "measured": self._centred}
+        for one in factors:
+            if rule := rules.get(self.keys[one][0]):
+                for other in factors:
+                    if (simpler := rule(one, other)) is not None:
+                        return self.product(simpler, *(rest for rest in factors if rest not in (one, other)))
         return None
+
+    def _centred(self, deviation: int, normal: int) -> int | None:
+        """Returns x - m for (x - m) / √(v + ε) · √(v + ε)."""
+        (_, what, channel), (kind, *told) = self.keys[deviation], self.keys[normal]
+        if kind != "normal" or what[0] != "deviation" or len(told) != 4:
+            return None
+        eps, mean, variance, value = told
+        wanted = [("measured", (statistic, *what[1:]), channel) for statistic in ("mean", "variance")]
+        if eps != what[-1] or [self.keys[mean], self.keys[variance]] != wanted:
+            return None
+        return self.total([(value, 1.0), (mean, -1.0)])
 
     def _same(self, row: int, read: int) -> int | None:
         """Returns what a row of the identity matrix makes of its input."""
-        (_, number), (_, columns, geometry) = self.keys[row], self.keys[read]
-        if not geometry.in_place:
+        if self.keys[read][0] != "read" or not self.keys[read][2].in_place:
             return None
+        (_, number), (_, columns, _) = self.keys[row], self.keys[read]
         found = list[tuple[int, float]]()
         for atom, coefficient in self.summands(columns):
             _, label, value = self.keys[atom]
@@ -203,6 +214,8 @@ class Terms:
 
     def _refactored(self, row: int, read: int) -> int | None:
         """Returns what a row of a product of two matrices makes of the input of the first one."""
+        if self.keys[read][0] != "read":
+            return None
         (_, name, whole, rank), (_, columns, geometry) = self.keys[row], self.keys[read]
         inner = self._inner(name, columns, rank) if geometry.taps <= 1 and geometry.in_place else None
         return None if inner is None else self.product(whole, inner)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evo import NSGA2, AgingEvolution, VariationSettings
-from evo.attempt import attempt
+from evo.attempt import attempt, sound
 from evo.crossover import KINDS, MOST, lineage, mate, replayed, since
 from evo.donor import donated
 from evo.region import LARGEST, regions, swapped
@@ -21,7 +21,7 @@ from genomes.operations import Add, Call, Conv, Flatten, GlobalPool, Input, Line
 from morphism import CATALOGUE, EXACT, Edit
 from morphism.certificate import certify
 from morphism.realise import realise
-from morphism.tensors import Source, TensorExpr
+from morphism.tensors import Constant, Source, TensorExpr
 from search import Candidate
 from tests.morphism.samples import drawn, messy
 from tests.strategies.contract import LIMITS, STARTERS, Game, identity, toy
@@ -185,6 +185,17 @@ def ladder(width: int, prefix: str = "") -> Genome:
     return Genome.of({"net": Module.of(nodes, edges)})
 
 
+def test_a_donor_s_operation_comes_with_its_weight_even_where_the_receiver_s_has_the_same_shape() -> None:
+    one = ladder(4)
+    dilated = {"b": Conv.same(4, 3, dilation=2), "d": Conv.same(4, 3, dilation=2)}
+    two = one.changed({"net": one["net"].changed(dilated)})
+    edit = next(filter(None, (donated(one, two, new_to(one, two), random.Random(seed), FREE) for seed in range(9))))
+    (name,) = edit.site["nodes"]
+    weight = f"{name.removeprefix('net.')}.weight"
+    assert edit.tensors[weight] == Source(weight, 1)
+    assert not any(name.startswith(("a.", "c.", "head.")) for name in edit.tensors)
+
+
 def test_regions_have_one_way_in_and_one_way_out() -> None:
     found = {(region.entry, region.exit): region.nodes for region in regions(ladder(4))}
     assert found["a", "sum"] == {"b", "c", "sum"}
@@ -262,6 +273,21 @@ def test_a_module_that_both_call_but_that_differs_gets_another_name() -> None:
         assert kept
 
 
+def test_a_region_of_a_module_may_call_what_the_module_was() -> None:
+    chain = {"i": Input(0), "c": Conv.same(4, 3), "r": ReLU(), "o": Output()}
+    nodes = {"x": Input(0, (4, 8, 8)), "one": Call("cell"), "p": GlobalPool(), "f": Flatten(), "h": Linear(3)}
+    nodes["y"] = Output()
+    modules = {name: Module.of(content, list(pairwise(content))) for name, content in (("net", nodes), ("cell", chain))}
+    one = Genome.of(modules)
+    children = [swapped(one, one, new_to(one), random.Random(seed), FREE) for seed in range(40)]
+    nested = [edit for edit in children if edit and edit.site["module"] == "cell" and edit.site["from_module"] == "net"]
+    assert nested
+    for edit in nested:
+        check(edit.genome)
+        taken, _ = mixed_from(edit, one, one)
+        assert taken
+
+
 def test_mating_is_deterministic_and_prefers_replay() -> None:
     known = family(1)
     first, second = (
@@ -328,3 +354,13 @@ def test_without_mutants_only_starters_are_founders_and_a_search_waits_for_them(
     children = searching.ask(4)
     assert len(children) == 4
     assert all(candidate.parents == (1,) for candidate in children)
+
+
+def test_edits_that_are_sound_alone_are_refused_together_if_they_put_zeros_in_series() -> None:
+    genome = ladder(4)
+    shapes = expand(genome).tensor_shapes()
+    first, second = (Edit("zero", {}, genome, {n: Constant(shapes[n], 0.0)}) for n in ("d.weight", "head.weight"))
+    assert sound(())
+    assert sound((first,))
+    assert sound((second,))
+    assert not sound((first, second))

@@ -101,7 +101,7 @@ def test_every_offered_site_can_nearly_always_be_planned(morphism: Morphism) -> 
     outcomes: Counter[bool] = Counter()
     for seed in range(MOST_GENOMES):
         genome = drawn(seed)
-        for site in morphism.sites(genome)[:8]:
+        for site in morphism.sites(genome)[:3]:
             json.dumps(site)
             try:
                 edit = morphism.plan(genome, site, random.Random(seed))
@@ -111,7 +111,7 @@ def test_every_offered_site_can_nearly_always_be_planned(morphism: Morphism) -> 
                 check(edit.genome)
                 assert edit.genome != genome
                 outcomes[True] += 1
-        if outcomes.total() >= 6 * APPLICATIONS:
+        if outcomes.total() >= 3 * APPLICATIONS:
             break
     assert outcomes[True] >= APPLICATIONS
     assert outcomes[False] <= 0.08 * outcomes[True]
@@ -298,7 +298,7 @@ def _descend(
 
 def _trained_copies(morphism: Morphism) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields pairs of what was equal when it was made, after three steps, but for pairs that no gradient reaches."""
-    for seed, genome, edit in planned(morphism):
+    for seed, genome, edit in planned(morphism, 2 * APPLICATIONS):
         weights = realise(edit, messy(genome, seed))
         trained = _trained(edit.genome, weights, seed, steps=3)
         for pair, (before, _) in zip(_copies(edit, trained), _copies(edit, weights), strict=True):

@@ -13,7 +13,7 @@ from morphism import Inapplicable
 from morphism.certificate import relative_error
 from morphism.interpreter import run
 from morphism.realise import realise
-from tests.morphism.samples import messy, probes
+from tests.morphism.samples import messy
 from tests.morphism.test_channels import chain
 from tests.morphism.test_families import PLAIN, TABLE, kinds, plan
 
@@ -125,7 +125,3 @@ def test_only_dense_layers_are_factorised() -> None:
     for node in ("c", "n", "x"):
         with pytest.raises(Inapplicable):
             plan("deepen.factorise", genome, node=node)
-
-
-def test_messy_probes_have_the_shape_that_the_samples_promise() -> None:
-    assert probes(0).shape == (8, 2, 12, 12)

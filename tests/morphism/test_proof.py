@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from genomes import Genome
 from genomes.operations import BatchNorm, Conv, Flatten, GlobalPool, Linear, ReLU
-from morphism import CATALOGUE, Edit
+from morphism import CATALOGUE, Edit, Inapplicable
+from morphism.certificate import TOLERANCES, relative_error
+from morphism.interpreter import run
 from morphism.proof import doubt, proves
-from morphism.tensors import Constant, Gather, Pad, Source, TensorExpr
+from morphism.realise import realise
+from morphism.tensors import Constant, Gather, Pad, Part, Random, Source, TensorExpr, Times
+from tests.morphism.samples import drawn, messy, probes
 from tests.morphism.test_channels import chain
 
 GENOME = chain(
@@ -82,3 +87,55 @@ def test_a_kernel_that_grows_without_its_padding_is_refused() -> None:
     assert proves(GENOME, edit, "eval")
     shifted = GENOME.changed({"net": GENOME["net"].changed({"b": Conv(4, 5, padding=1)})})
     assert not proves(GENOME, replace(edit, genome=shifted), "eval")
+
+
+def test_a_variance_that_may_be_negative_is_refused_even_behind_a_zero() -> None:
+    edit = planned("deepen.residual", node="r")
+    (first, last) = sorted(n for n in edit.tensors if n.endswith("running_var"))
+    for name in (first, last):
+        broken = wrong(edit, {name: Random((edit.tensors[name].shape[0],), 1.0, 0)})  # type: ignore[attr-defined]
+        assert "may be negative" in doubt(GENOME, broken, "eval")
+        assert proves(GENOME, broken, "train")
+
+
+def test_parts_that_are_not_of_one_whole_are_refused() -> None:
+    edit = planned("branch.replicate", node="b")
+    name, part = min((name, e) for name, e in edit.tensors.items() if isinstance(e, Part))
+    assert proves(GENOME, edit, "eval")
+    assert not proves(GENOME, wrong(edit, {name: replace(part, seed=part.seed + 1)}), "eval")
+    assert not proves(GENOME, wrong(edit, {name: replace(part, number=1 - part.number)}), "eval")
+
+
+def test_what_the_probes_refute_is_never_proven() -> None:
+    refuted = 0
+    for seed in range(24):
+        genome, rng, morphism = drawn(seed), random.Random(seed), CATALOGUE[seed % len(CATALOGUE)]
+        weights, images = messy(genome, seed), probes(seed)
+        for site in rng.sample(sites := list(morphism.sites(genome)), min(2, len(sites))):
+            with suppress(Inapplicable):
+                edit = morphism.plan(genome, site, rng)
+                name = rng.choice(sorted(edit.tensors) or ["none"])
+                broken = wrong(edit, {n: spoilt(e, rng) for n, e in edit.tensors.items() if n == name})
+                child = realise(broken, weights)
+                for mode in edit.modes:
+                    outputs = (run(g, w, images, mode == "train") for g, w in ((genome, weights), (edit.genome, child)))
+                    if relative_error(*outputs) > TOLERANCES[mode]:
+                        refuted += 1
+                        assert not proves(genome, broken, mode), f"genome {seed}: {edit.rule} at {edit.site}: {name}"
+    assert refuted >= 12
+
+
+def spoilt(expression: TensorExpr, rng: random.Random) -> TensorExpr:
+    """Returns an expression of the same shape with something changed."""
+    if not isinstance(expression, Gather):
+        return Times(expression, 2.0) if not isinstance(expression, Constant) else replace(expression, value=0.5)
+    index, (one, other) = list(expression.index), (rng.randrange(len(expression.index)) for _ in range(2))
+    index[one], index[other] = index[other], index[one]
+    return rng.choice(
+        (
+            replace(expression, index=tuple(index)),
+            replace(expression, index=(*index[:one], -1, *index[one + 1 :])),
+            replace(expression, share=rng.choice(("copy", "split", "equal"))),
+            replace(expression, new=rng.choice(("zero", "one", "random"))),
+        )
+    )

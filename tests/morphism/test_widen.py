@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from genomes import Genome, Module
+from genomes import Genome, Module, expand
 from genomes.operations import (
     Add,
     Attention,
@@ -27,7 +27,7 @@ from morphism.certificate import certify, relative_error
 from morphism.interpreter import run
 from morphism.realise import realise
 from morphism.tensors import Gather
-from tests.morphism.samples import SHAPE, messy, probes
+from tests.morphism.samples import SHAPE, messy
 from tests.morphism.test_channels import chain
 from tests.morphism.test_families import PLAIN, TABLE, plan
 
@@ -102,9 +102,11 @@ def test_appended_replicas_would_break_a_group_norm() -> None:
     order = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])  # every copy behind all old channels
     appended = {name: tensor[order] if len(tensor) == 8 else tensor for name, tensor in child.items()}
     appended["h.weight"] = child["h.weight"][:, order]
-    wanted = run(genome, weights, probes(0))
-    assert relative_error(wanted, run(edit.genome, child, probes(0))) <= 1e-12
-    assert relative_error(wanted, run(edit.genome, appended, probes(0))) > 1e-3
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((4, *expand(genome).shape("x")), generator=generator, dtype=torch.float64)
+    wanted = run(genome, weights, images)
+    assert relative_error(wanted, run(edit.genome, child, images)) <= 1e-12
+    assert relative_error(wanted, run(edit.genome, appended, images)) > 1e-3
 
 
 def test_a_residual_stream_under_layer_norm_grows_as_one() -> None:
