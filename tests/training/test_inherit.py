@@ -70,6 +70,8 @@ def test_a_founder_of_the_origins_genome_begins_with_the_origin(store: WeightSto
     assert begun(store, Candidate(3, OTHER), origin=origin).digest == fresh.digest
     parent = told(store, 0)
     assert begun(store, Candidate(3, FOUNDER, (0,)), parent, origin=origin).digest == parent.weights
+    weightless = Evaluation(0, "ok", twin=1)  # its child starts afresh
+    assert begun(store, Candidate(3, FOUNDER, (0,)), weightless, origin=origin).digest != origin
 
 
 def test_an_edit_takes_tensors_of_the_second_parent(store: WeightStore) -> None:
