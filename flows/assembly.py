@@ -3,11 +3,12 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evo import DISRUPTIONS, NSGA2, AgingEvolution
 from flows.config import SearchConfig
 from flows.home import BadInput, Home
+from flows.origin import Origin, origin
 from genomes import Genome, InvalidGenome, expand, load_genome
 from genomes.spaces.residual import ResidualSpace
 from morphism import CATALOGUE
@@ -18,22 +19,56 @@ if TYPE_CHECKING:
     from training.data import Prepared
     from training.trainer import Trainer
 
-DATA, FOUNDERS = "data.safetensors", "founders"  # of one search, in its directory
+DATA, FOUNDERS, WEIGHTS = "data.safetensors", "founders", "weights"  # of one search, in its directory
+ORIGIN = "origin"  # there too: the digest of the user's network in the weights
 FREE = ("budget", "slots", "timeout", "tracking")  # what may change when a search is resumed
 
 
-def planned(config: SearchConfig, home: Home) -> tuple["Prepared", Strategy]:
-    """Returns the data's file, made if it is not there yet, and a fresh strategy; writes nothing of the search.
+class Plan(NamedTuple):
+    """The parts of a search that are there before it begins.
+
+    Attributes:
+        prepared: the data's file.
+        strategy: a fresh one.
+        origin: the user's own network, if it begins with one.
+    """
+
+    prepared: "Prepared"
+    strategy: Strategy
+    origin: Origin | None
+
+
+def planned(config: SearchConfig, home: Home) -> Plan:
+    """Returns the parts of a search; makes the data's file if it is not there yet, writes nothing of the search.
 
     Raises:
-        BadInput: the data cannot be had, or no network fits it and the limits.
+        BadInput: the data or the origin cannot be had, or no network fits the data and the limits.
     """
-    prepared = data(config, home)
+    prepared, directory = data(config, home), home.search(config.name)
     try:
         space = ResidualSpace(prepared.shape, prepared.classes, config.space)
-        return prepared, proposer(config, space, home.search(config.name))
+        begun = ancestor(config, space, directory)
+        return Plan(prepared, proposer(config, space, directory, begun), begun)
     except InvalidGenome as error:
         raise BadInput(str(error)) from None
+
+
+def ancestor(config: SearchConfig, space: ResidualSpace, directory: Path) -> Origin | None:
+    """Returns the network that a search begins with: the search's own copy, or for a new one that of the user.
+
+    Raises:
+        BadInput: the user's network cannot be used.
+        CorruptWeights: the copy is missing or damaged.
+    """
+    if kept := _origin(directory):
+        return Origin(*WeightStore(directory / WEIGHTS).get(kept))
+    return origin(config.origin, space.shape, space.classes, space.limits.budgets) if config.origin else None
+
+
+def _origin(directory: Path) -> str | None:
+    """Returns the digest of a search's own copy of the user's network; None if there is none."""
+    file = directory / ORIGIN
+    return file.read_text().strip() if file.exists() else None
 
 
 def data(config: SearchConfig, home: Home) -> "Prepared":
@@ -52,8 +87,8 @@ def data(config: SearchConfig, home: Home) -> "Prepared":
         raise BadInput(str(error)) from None
 
 
-def keep(config: SearchConfig, home: Home, prepared: "Prepared") -> "Prepared":
-    """Gives a search its own data and founders, which no change elsewhere reaches, and returns the data."""
+def keep(config: SearchConfig, home: Home, prepared: "Prepared", begun: Origin | None = None) -> "Prepared":
+    """Gives a search its own data, founders and origin, which no change elsewhere reaches, and returns the data."""
     directory = home.search(config.name)
     with tempfile.TemporaryDirectory(dir=directory, prefix="partial-") as scratch:
         if not (own := directory / DATA).exists():
@@ -63,6 +98,9 @@ def keep(config: SearchConfig, home: Home, prepared: "Prepared") -> "Prepared":
             for number, file in enumerate(config.founders):
                 shutil.copyfile(file, partial / f"{number:03}.json")
             partial.rename(founders)
+        if begun and not _origin(directory):
+            (partial := Path(scratch) / ORIGIN).write_text(WeightStore(directory / WEIGHTS).put(*begun))
+            partial.rename(directory / ORIGIN)
     return type(prepared).at(own)
 
 
@@ -71,9 +109,16 @@ def trainer(config: SearchConfig, home: Home, prepared: "Prepared") -> "Trainer"
     from training.trainer import Trainer
 
     directory = home.search(config.name)
-    store = WeightStore(directory / "weights")
-    limits = config.space.budgets
-    return Trainer(store, prepared, config.recipe, config.seed, config.timeout, directory / "results", limits)
+    return Trainer(
+        WeightStore(directory / WEIGHTS),
+        prepared,
+        config.recipe,
+        config.seed,
+        config.timeout,
+        directory / "results",
+        config.space.budgets,
+        _origin(directory),
+    )
 
 
 def tidy(ledger: Ledger, evaluator: "Trainer") -> None:
@@ -87,8 +132,8 @@ def tidy(ledger: Ledger, evaluator: "Trainer") -> None:
     evaluator.store.collect(kept | evaluator.needed_weights())
 
 
-def proposer(config: SearchConfig, space: ResidualSpace, directory: Path) -> Strategy:
-    """Returns the strategy that a configuration asks for.
+def proposer(config: SearchConfig, space: ResidualSpace, directory: Path, begun: Origin | None = None) -> Strategy:
+    """Returns the strategy that a configuration asks for; with an origin, all that it proposes descends from that.
 
     Raises:
         BadInput: a founder's file cannot be used.
@@ -96,15 +141,16 @@ def proposer(config: SearchConfig, space: ResidualSpace, directory: Path) -> Str
     """
     chosen, limits = config.strategy, config.space.budgets
     files = sorted((directory / FOUNDERS).glob("*.json")) or [Path(file) for file in config.founders]
-    starters = [founder(file, space) for file in files] or space.starters()
+    starters = [begun.genome] if begun else [founder(file, space) for file in files] or space.starters()
+    common = (starters, limits, config.seed)
     match chosen.kind:
         case "random":
             edits = (*CATALOGUE, *DISRUPTIONS)
             return RandomSearch(space, limits, config.seed, chosen.random, config.fidelity, edits)
         case "aging":
-            return AgingEvolution(starters, limits, config.seed, chosen.aging, chosen.variation, config.fidelity)
+            return AgingEvolution(*common, chosen.aging, chosen.variation, config.fidelity, mutants=begun is None)
         case "nsga2":
-            return NSGA2(starters, limits, config.seed, chosen.nsga2, chosen.variation, config.fidelity)
+            return NSGA2(*common, chosen.nsga2, chosen.variation, config.fidelity, mutants=begun is None)
 
 
 def founder(file: Path, space: ResidualSpace) -> Genome:

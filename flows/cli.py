@@ -33,12 +33,22 @@ def search_command(
     config: Annotated[Path | None, typer.Option(help="YAML file; without one, a short search on digits.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the search, instead of the file's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, instead of the file's.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--from", help="Your own network to begin with: file.py:function, which builds it."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Its state_dict as safetensors; without it, as it is built.")
+    ] = None,
     home: HomeOption = HOME,
 ) -> None:
     """Run a search; one that exists with the same configuration goes on."""
     from flows.config import PRESETS, read
 
-    _run(read(config or PRESETS / "digits.yaml", name=name, seed=seed), home)
+    if weights and not model:
+        raise BadInput("--weights must come with --from, which names the function that builds the network")
+    origin = {"model": model, "weights": weights and str(weights)} if model else None
+    _run(read(config or PRESETS / "digits.yaml", name=name, seed=seed, origin=origin), home)
 
 
 @app.command()

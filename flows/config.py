@@ -49,6 +49,17 @@ class Strategy(BaseModel):
         return self
 
 
+class OriginSpec(BaseModel):
+    """A network of the user's own to begin with."""
+
+    model_config = STRICT
+    model: Annotated[
+        str,
+        Field(pattern=r"^.+:\w+$", description="file.py:function or package.module:function that builds it"),
+    ]
+    weights: Annotated[str | None, Field(description="its state_dict as safetensors; none: as it is built")] = None
+
+
 class SearchConfig(BaseModel):
     """Everything that determines a search; the same configuration and seed propose the same candidates."""
 
@@ -61,6 +72,9 @@ class SearchConfig(BaseModel):
         tuple[str, ...],
         Field(description="genome JSON files to begin with, such as exported ones; none: the space's own"),
     ] = ()
+    origin: Annotated[
+        OriginSpec | None, Field(description="your own network, of which all others are descendants; none: founders")
+    ] = None
     strategy: Strategy = Strategy()
     recipe: Recipe = Recipe()
     fidelity: Fidelity = Fidelity()
@@ -81,6 +95,9 @@ class SearchConfig(BaseModel):
             )
         if self.founders and self.strategy.kind == "random":
             raise ValueError("founders must be left out with the random strategy, which begins with none")
+        if self.origin and (self.founders or self.strategy.kind == "random"):
+            other = "founders" if self.founders else "the random strategy"
+            raise ValueError(f"origin must be left out with {other}: all candidates of a search descend from it")
         if self.budget.seconds == math.inf:
             raise ValueError("budget.seconds must be finite, or left out for no bound")
         return self
@@ -138,6 +155,7 @@ def _keys(place: tuple[int | str, ...]) -> list[str]:
     part = schema
     for key in place:
         part = part["properties"][str(key)]
+        part = next((choice for choice in part.get("anyOf", ()) if "$ref" in choice), part)
         part = schema["$defs"][part["$ref"].rsplit("/", 1)[-1]] if "$ref" in part else part
     return list(part["properties"])
 

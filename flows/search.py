@@ -56,13 +56,13 @@ def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any
 
     place, document = Home(home), config.model_dump(mode="json")
     place.make()
-    prepared, strategy = planned(config, place)
+    prepared, strategy, begun = planned(config, place)
     tracker = Tracker(place, config.name, config.tracking, config.facts())
     if config.name not in place.names():
         tracker.check()  # a new search wants to know; one that goes on is not stopped by a dead server
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.create(place.search(config.name), document, FREE))
-        evaluator = trainer(config, place, keep(config, place, prepared))
+        evaluator = trainer(config, place, keep(config, place, prepared, begun))
         tidy(ledger, evaluator)
         stack.enter_context(tracker.running())
         stack.callback(stop_children)

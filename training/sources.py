@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import math
-import sys
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from training.errors import DataError
+from training.own import function
 from training.spec import DataSpec
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -54,7 +53,8 @@ def raw(spec: DataSpec) -> Raw:
         found = _own(spec)
     else:
         raise DataError(
-            f"data.name must be one of {', '.join(makers)} or your own package.module:function, got {spec.name!r}"
+            f"data.name must be one of {', '.join(makers)} or your own package.module:function or file.py:function, "
+            f"got {spec.name!r}"
         )
     for part in filter(None, found):
         _checked(part, spec.name)
@@ -161,21 +161,14 @@ def _image_folder(spec: DataSpec) -> Raw:
 
 def _own(spec: DataSpec) -> Raw:
     """Calls the user's function; its module is also looked for in `root`, or else in the working directory."""
-    module, _, name = spec.name.partition(":")
-    folder = str(Path(spec.root or ".").absolute())
-    sys.path.append(folder)
     try:
-        function = getattr(importlib.import_module(module), name)
-        if not callable(function):
-            raise AttributeError(f"{name} is no function")
-    except (ImportError, AttributeError, ValueError) as error:
+        make = function(spec.name, Path(spec.root or "."))
+    except ImportError as error:
         raise DataError(
             f"data.name {spec.name!r} must name a function that can be imported ({error}): install its package, or set "
             "data.root to the folder that holds its module"
         ) from None
-    finally:
-        sys.path.remove(folder)
-    made = function()
+    made = make()
     try:
         pairs = made if isinstance(made[0], tuple | list) else [made]
         train, *test = [Labelled(*map(torch.as_tensor, pair)) for pair in pairs]

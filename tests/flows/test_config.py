@@ -82,6 +82,9 @@ def test_bytes_that_are_no_text_and_directories_are_refused(tmp_path: Path) -> N
         ({"slots": {"cpu": 0}}, "slots.cpu"),
         ({"name": "a\n"}, "name"),
         ({"founders": ["a.json"], "strategy": {"kind": "random"}}, "founders"),
+        ({"founders": ["a.json"], "origin": {"model": "a.py:b"}}, "origin must be left out with founders"),
+        ({"origin": {"model": "a.py:b"}, "strategy": {"kind": "random"}}, "origin must be left out with the random"),
+        ({"origin": {"model": "a.py"}}, "origin.model"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_its_place(changes: dict[str, Any], place: str) -> None:
@@ -103,5 +106,5 @@ def test_every_strategy_that_takes_founders_begins_with_them(kind: str, tmp_path
     genome = ResidualSpace((1, 8, 8), 10).member(6, [1])
     file = tmp_path / "genome.json"
     file.write_bytes(genome.to_json())
-    _, strategy = planned(config(founders=[str(file)], strategy={"kind": kind}), Home(tmp_path))
+    _, strategy, _ = planned(config(founders=[str(file)], strategy={"kind": kind}), Home(tmp_path))
     assert strategy.ask(1)[0].genome == genome

@@ -18,7 +18,7 @@ def test_an_exported_genome_can_be_the_founder(tmp_path: Path) -> None:
     genome = ResidualSpace((1, 8, 8), 10).member(6, [1])
     file = tmp_path / "genome.json"
     file.write_bytes(genome.to_json())
-    _, strategy = planned(config(founders=[str(file)]), Home(tmp_path))
+    _, strategy, _ = planned(config(founders=[str(file)]), Home(tmp_path))
     assert strategy.ask(1)[0].genome == genome
 
 

@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home, settings = tmp_path_factory.mktemp("verify"), config(budget={"candidates": COUNT})
     place = Home(home)
     place.make()
-    prepared, strategy = planned(settings, place)
+    prepared, strategy, _ = planned(settings, place)
     with Ledger.create(place.search("tiny"), settings.model_dump(mode="json")) as ledger:
         evaluator = trainer(settings, place, keep(settings, place, prepared))
         drive(strategy, lambda c, parents, done: done(evaluator(c, parents)), ledger, Budget(candidates=COUNT))
