@@ -40,7 +40,7 @@ class Block(nn.Module):
 class Net(nn.Module):
     def __init__(self, width=8, channels=1, classes=10):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())  # noqa: E501
         self.layer1 = nn.Sequential(Block(width), nn.MaxPool2d(2), Block(width))
         self.fc = nn.Linear(width, classes)
 
@@ -252,7 +252,7 @@ def test_what_cannot_be_an_origin_is_one_line_and_leaves_nothing(
 
 
 def test_a_missing_model_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="there is no file .*nowhere.py"):
+    with pytest.raises(BadInput, match=r"there is no file .*nowhere.py"):
         planned(config(origin={"model": f"{tmp_path}/nowhere.py:build"}), Home(tmp_path))
 
 
