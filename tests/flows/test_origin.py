@@ -40,7 +40,8 @@ class Block(nn.Module):
 class Net(nn.Module):
     def __init__(self, width=8, channels=1, classes=10):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())  # noqa: E501
+        conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.stem = nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
         self.layer1 = nn.Sequential(Block(width), nn.MaxPool2d(2), Block(width))
         self.fc = nn.Linear(width, classes)
 
