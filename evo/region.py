@@ -170,7 +170,7 @@ def _replaced(receiver: Genome, old: Region, giver: Genome, new: Region, names: 
     edges += [Edge(names[e.source], names[e.target], e.port) for e in donor.edges if e.target in new.nodes]
     last = names[new.exit]
     modules[old.module] = Module.of(nodes, [e._replace(source=last) if e.source == old.exit else e for e in edges])
-    return _reachable(Genome.of(modules, receiver.root))
+    return Genome.of(modules, receiver.root).reachable()
 
 
 def _adopted(operation: Operation, giver: Genome, modules: dict[str, Module]) -> Operation:
@@ -184,16 +184,6 @@ def _adopted(operation: Operation, giver: Genome, modules: dict[str, Module]) ->
         name = f"{operation.module[:LONGEST_STEM].rstrip('_')}_{short_hash(RULE, operation.module, ordinal)}"
         ordinal += 1
     return replace(operation, module=name)
-
-
-def _reachable(genome: Genome) -> Genome:
-    """Returns the genome without the modules that nobody calls any more."""
-    used, left = set[str](), [genome.root]
-    while left:
-        if (name := left.pop()) not in used:
-            used.add(name)
-            left += [op.module for _, op in genome[name].nodes if isinstance(op, Call)]
-    return Genome.of({name: module for name, module in genome.modules if name in used}, genome.root)
 
 
 def _tensors(child: Genome, old: Region, new: Region, names: Mapping[str, str]) -> dict[str, TensorExpr]:

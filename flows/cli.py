@@ -123,12 +123,13 @@ def export(
     name: str,
     to: Annotated[Path, typer.Option(help="Directory to make.")],
     number: Annotated[int | None, typer.Argument(help="Candidate; the best one.")] = None,
+    fold: Annotated[bool, typer.Option("--fold", help="Fold batch norms into the layers before them.")] = False,
     home: HomeOption = HOME,
 ) -> None:
     """Write a network as weights, genome, PyTorch source and ONNX, each loaded again and compared."""
     from flows.exporting import exported
 
-    typer.echo(exported(Home(home), name, number, to))
+    typer.echo(exported(Home(home), name, number, to, folding=fold))
 
 
 @app.command()

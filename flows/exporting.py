@@ -9,15 +9,17 @@ from flows.home import BadInput, Home
 from search import Ledger, WeightStore
 
 
-def exported(home: Home, name: str, number: int | None, directory: Path) -> str:
+def exported(home: Home, name: str, number: int | None, directory: Path, *, folding: bool = False) -> str:
     """Writes a candidate, by default the best one, into a new directory and says what was written.
+
+    With `folding`, batch norms are folded into the layers before them.
 
     Raises:
         BadInput: the candidate has no weights, or the directory cannot be used.
         CorruptWeights: its weights are damaged.
     """
     from training.errors import TrainingError
-    from training.export import export
+    from training.export import export, fold
 
     with Ledger.read(home.search(name)) as ledger:
         config = validated(ledger.config, name)
@@ -34,11 +36,14 @@ def exported(home: Home, name: str, number: int | None, directory: Path) -> str:
     try:
         prepared = data(config, home)
         mean, deviation = prepared.normal
-        done = export(genome, weights, directory, mean=mean, std=deviation, classes=prepared.classes, error=error)
+        genome, weights, folded = fold(genome, weights) if folding else (genome, weights, 0)
+        classes = prepared.classes
+        done = export(genome, weights, directory, mean=mean, std=deviation, classes=classes, error=error, folded=folded)
     except TrainingError as failure:
         raise BadInput(str(failure)) from None
     differences = f"{done.source.name} by {done.source_error:.1e} and {done.onnx.name} by {done.onnx_error:.1e}"
+    norms = f", {folded} batch norms folded" if folding else ""
     return (
-        f"Candidate {chosen} (error {error:.4f}) is in {done.directory}; loaded again, they differ from the original: "
-        f"{differences} of the largest output"
+        f"Candidate {chosen} (error {error:.4f}) is in {done.directory}{norms}; loaded again, they differ from the "
+        f"original: {differences} of the largest output"
     )

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import networkx as nx
 
 from genomes import parsing
 from genomes.errors import InvalidGenome
-from genomes.operations import Input, Operation, Output
+from genomes.operations import Call, Input, Operation, Output
 
 SCHEMA = 1
 
@@ -164,6 +164,15 @@ class Genome:
         kept = {**self._table, **modules}
         return Genome.of({name: module for name, module in kept.items() if module is not None}, self.root)
 
+    def reachable(self) -> Genome:
+        """Returns the genome without modules that the root does not call, directly or through others."""
+        reached, queue = {self.root}, [self.root]
+        while queue:
+            new = {op.module for _, op in self[queue.pop()].nodes if isinstance(op, Call)} - reached
+            reached |= new
+            queue.extend(new)
+        return self.changed({name: None for name, _ in self.modules if name not in reached})
+
     def to_json(self) -> bytes:
         """Returns the canonical JSON: sorted, no spaces, every field."""
         modules = {
@@ -193,11 +202,5 @@ class Genome:
         return cls.of(modules, parsing.identifier(document["root"], "root"))
 
 
-@cache
-def _names(kind: type[Operation]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
 def _fields(operation: Operation) -> dict[str, Any]:
-    values = {name: getattr(operation, name) for name in _names(type(operation))}  # type: ignore[arg-type]
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(operation).items()}

@@ -100,8 +100,6 @@ def grouped(expansion: Expansion) -> Iterator[tuple[str, int]]:
                 yield from ((end, groups) for end in (primitive.inputs[2], path))
             case GroupNorm(groups=groups) if groups > 1:
                 yield path, groups
-            case _:
-                pass
 
 
 def _depthwise(primitive: Primitive) -> bool:

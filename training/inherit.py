@@ -17,12 +17,20 @@ from genomes import Genome
 from morphism import Certificate, Edit
 from morphism.certificate import certify
 from morphism.realise import initial, realise
+from morphism.tensors import Source, within
 from search import Candidate, Evaluation, WeightStore
 from training.errors import BuildError
 from training.loop import normalised
 from training.statistics import reestimate
 
 MEASURED = 256  # training images on which the statistics of a new norm are measured
+
+
+def givers(candidate: Candidate) -> tuple[int, ...]:
+    """Returns the parents whose tensors a candidate takes: the first, and the second if an edit names it."""
+    named = (e for edit in candidate.edits for made in edit.tensors.values() for e in within(made))
+    donated = any(isinstance(e, Source) and e.donor for e in named)
+    return candidate.parents if donated else candidate.parents[:1]
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Heritage:
             seed: of the search; the candidate's own is derived from it and from its number.
             origin: the digest of the user's own network; only founders begin with it.
         """
-        parent, donor, *_ = (*(parents[number].weights for number in candidate.parents), None, None)
+        parent, donor, *_ = (*(parents[number].weights for number in givers(candidate)), None, None)
         own = int.from_bytes(hashlib.sha256(f"{seed}:{candidate.number}".encode()).digest()[:7], "big")
         return cls(candidate.genome, candidate.edits, parent, donor, None if candidate.parents else origin, own)
 

@@ -14,12 +14,11 @@ from torch import fx
 
 from genomes import Genome, InvalidGenome, Limits, check, cost
 from morphism import Certificate
-from morphism.tensors import Source, within
 from search import DETERMINISTIC, Candidate, CorruptWeights, Evaluation, Fidelity, Status, WeightStore
 from training import data
 from training.errors import NonFinite
 from training.evaluate import error
-from training.inherit import Heritage, inherit
+from training.inherit import Heritage, givers, inherit
 from training.loop import train
 from training.network import build, state
 from training.recipe import Recipe
@@ -78,7 +77,7 @@ class Trainer:
             result=file,
             timeout=self.timeout,
         )
-        return _evaluation(candidate.number, outcome, [parents[number] for number in _givers(candidate)])
+        return _evaluation(candidate.number, outcome, [parents[number] for number in givers(candidate)])
 
     def request(self, candidate: Candidate, parents: Mapping[int, Evaluation]) -> Request:
         """Returns all that determines the result, as JSON values; its digest names the result file."""
@@ -166,13 +165,6 @@ def _evaluation(number: int, outcome: Outcome, givers: Sequence[Evaluation]) -> 
         tuple(Certificate.from_json(entry) for entry in value.get("certificates", ())),
         initial=value.get("initial"),
     )
-
-
-def _givers(candidate: Candidate) -> tuple[int, ...]:
-    """Returns the parents whose tensors a candidate takes: the first, and the second if an edit names it."""
-    named = (e for edit in candidate.edits for made in edit.tensors.values() for e in within(made))
-    donated = any(isinstance(e, Source) and e.donor for e in named)
-    return candidate.parents if donated else candidate.parents[:1]
 
 
 def _with_ancestry(own: Mapping[str, float], givers: Sequence[Evaluation]) -> dict[str, float]:

@@ -12,7 +12,6 @@ from genomes.operations import (
     Add,
     AvgPool,
     BatchNorm,
-    Call,
     Concat,
     Conv,
     Dropout,
@@ -89,7 +88,7 @@ class DropBranch:
         port = site.get("port", -1)
         if not isinstance(op, JOINING) or not (left := _dropped(genome, str(site["module"]), node, port)):
             raise Inapplicable(f"{self.name} needs an input of {op.kind} {node} that can be spared, got {dict(site)}")
-        child = _reached(genome.changed({str(site["module"]): left}))
+        child = genome.changed({str(site["module"]): left}).reachable()
         return finish(self.name, site, genome, child, {}, rng, INEXACT)
 
 
@@ -171,16 +170,6 @@ def _live(module: Module) -> Module:
         queue.extend(new)
     gone = {node: None for node in module.operations if node not in useful}
     return module.changed(gone, remove=[edge for edge in module.edges if edge.target in gone])
-
-
-def _reached(genome: Genome) -> Genome:
-    """Returns the genome without modules that nothing calls any more."""
-    reached, queue = {genome.root}, [genome.root]
-    while queue:
-        new = {op.module for _, op in genome[queue.pop()].nodes if isinstance(op, Call)} - reached
-        reached |= new
-        queue.extend(new)
-    return genome.changed({name: None for name, _ in genome.modules if name not in reached})
 
 
 def _alternatives(genome: Genome, module: str, node: str, port: int) -> list[str]:

@@ -120,8 +120,9 @@ class Terms:
         for term, factor in addends:
             for atom, coefficient in self.summands(term):
                 found[atom] = found.get(atom, 0.0) + factor * coefficient
-        while not self.shares.keys().isdisjoint(found) and self._merge(found):
-            pass
+        merging = True
+        while merging:
+            merging = not self.shares.keys().isdisjoint(found) and self._merge(found)
         kept = tuple(sorted((a, number) for a, c in found.items() if (number := round(c, DIGITS))))
         return kept[0][0] if len(kept) == 1 and kept[0][1] == 1 else self.term("sum", kept)
 

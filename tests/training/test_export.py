@@ -12,15 +12,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from genomes import Genome, Module, cost, load_genome
+from genomes import Genome, Module, cost, expand, load_genome
 from genomes import operations as ops
 from genomes.spaces.residual import ResidualSpace
+from morphism.certificate import relative_error
+from morphism.interpreter import run
 from tests.drawing import messy_weights
 from tests.training.test_source import zoo
 from training import export as exporting
 from training import reload
 from training.errors import BuildError, ExportError
-from training.export import Exported, export
+from training.export import Exported, export, fold
 from training.network import build
 from training.source import Source, source
 
@@ -249,3 +251,17 @@ def test_weights_of_another_genome_are_refused(tmp_path: Path) -> None:
 def test_the_relative_error_is_that_of_the_largest_output() -> None:
     assert reload.relative(torch.tensor([1.0, 4.5]), torch.tensor([1.0, 4.0])) == 0.125
     assert reload.relative(torch.zeros(2), torch.zeros(2)) == 0
+
+
+def test_a_folded_network_has_no_norm_behind_a_layer_and_computes_the_same(tmp_path: Path) -> None:
+    genome = calling()
+    weights = messy(genome)
+    folded, state, count = fold(genome, weights)
+    norms = [p for p in expand(genome).primitives.values() if isinstance(p.operation, ops.BatchNorm)]
+    assert not any(isinstance(p.operation, ops.BatchNorm) for p in expand(folded).primitives.values())
+    assert count == len(norms) > 0
+    images = torch.randn(16, *expand(genome).shape(genome["net"].inputs[0]), generator=torch.Generator().manual_seed(1))
+    assert relative_error(run(genome, weights, images), run(folded, state, images)) <= 1e-5
+    made = export(folded, state, tmp_path / "folded", **NORMAL, folded=count)
+    assert made.source_error <= 1e-5
+    assert f"{count} batch norms are folded" in made.readme.read_text()

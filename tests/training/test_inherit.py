@@ -51,9 +51,12 @@ def same(start: Start, weights: dict[str, Tensor]) -> bool:
 
 def test_a_heritage_comes_back_from_json(store: WeightStore) -> None:
     parents = {0: told(store, 0), 1: told(store, 1, 1)}
-    heritage = Heritage.of(Candidate(2, FOUNDER, (0, 1), tuple(edited(FOUNDER)[:1])), parents, 7)
+    donated = Edit("cross.donor", {}, FOUNDER, {f"{NORM}.weight": Source(f"{NORM}.weight", donor=1)})
+    heritage = Heritage.of(Candidate(2, FOUNDER, (0, 1), (donated,)), parents, 7)
     assert Heritage.from_json(json.loads(json.dumps(heritage.to_json()))) == heritage
     assert (heritage.parent, heritage.donor) == (parents[0].weights, parents[1].weights)
+    replayed = Heritage.of(Candidate(2, FOUNDER, (0, 1), tuple(edited(FOUNDER)[:1])), parents, 7)
+    assert (replayed.parent, replayed.donor) == (parents[0].weights, None)
 
 
 def test_a_founder_begins_with_weights_of_its_number(store: WeightStore) -> None:

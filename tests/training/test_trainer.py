@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genomes import Genome, Limits, Module, cost
+from genomes import Genome, Limits, Module, cost, expand
 from genomes import operations as ops
 from genomes.spaces.residual import ResidualSpace
 from morphism import CATALOGUE, Edit, Inapplicable
@@ -70,6 +70,17 @@ def test_the_same_job_gives_the_same_weights_bit_for_bit(trainer: Trainer, tmp_p
     assert again.cost["examples"] == first.cost["examples"]
     other = trainer(replace(candidate, number=4), {})
     assert other.weights != first.weights
+
+
+def test_a_child_pays_for_the_ancestors_of_a_donor_only_if_it_takes_its_tensors(trainer: Trainer) -> None:
+    parents = {number: trainer(Candidate(number, REPEATING, fidelity=LIGHT), {}) for number in (0, 1)}
+    name = next(iter(expand(REPEATING).tensor_shapes()))
+    donated = Edit("cross.donor", {}, REPEATING, {name: Source(name, donor=1)})
+    replayed = edited(REPEATING)[0]
+    for edit, paid in ((donated, 3 * 640), (replayed, 2 * 640)):
+        got = trainer(Candidate(2, edit.genome, (0, 1), (edit,), LIGHT), parents)
+        assert got.ok, got.reason
+        assert got.cost["lineage_examples"] == paid
 
 
 def test_a_child_inherits_is_certified_and_pays_for_its_ancestors(trainer: Trainer) -> None:
