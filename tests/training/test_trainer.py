@@ -11,7 +11,7 @@ from genomes import Genome, Limits, Module, cost, expand
 from genomes import operations as ops
 from genomes.spaces.residual import ResidualSpace
 from morphism import CATALOGUE, Edit, Inapplicable
-from morphism.tensors import Constant
+from morphism.tensors import Constant, Source
 from search import INFRASTRUCTURAL, Candidate, Evaluation, Fidelity, WeightStore
 from tests.training.samples import SHAPE
 from training import DataSpec, Prepared, Recipe, Trainer, prepare, worker
