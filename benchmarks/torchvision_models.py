@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 import torchvision  # type: ignore[import-untyped]
 
 from genomes import cost, expand
@@ -46,11 +45,11 @@ class Row:
 
 def converted(name: str) -> Row:
     """Builds one model, with its parameters and statistics away from their defaults, and converts it."""
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in torchvision.models.get_model(name, weights=None).parameters())
+    built = torchvision.models.get_model(name, weights=None)
+    parameters = sum(p.numel() for p in built.parameters())
     if parameters > LARGEST:
         return Row(name, parameters, reason=f"not tried: above {LARGEST // 10**6} M parameters")
-    model, begun = messy(torchvision.models.get_model(name, weights=None)).eval(), time.perf_counter()
+    model, begun = messy(built).eval(), time.perf_counter()
     try:
         genome, weights = convert(model, IMAGE)
         error = proven(runnable(model, IMAGE), genome, {n: t.double() for n, t in weights.items()}, IMAGE)

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-DIGITS = 12  # to which coefficients are compared
+SAME = 1e-12  # below which coefficients differ by rounding alone
 NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hardsigmoid", "one")
 Key = tuple[Any, ...]
 Sum = tuple[tuple[int, float], ...]
@@ -70,12 +70,14 @@ class Terms:
         table: by key, its term.
         shares: the atoms that are parts.
         loose: columns that hold something else in each row, so that no two rows that read them are one.
+        numbers: the coefficients, by their place in steps of `SAME`.
     """
 
     keys: list[Key] = field(default_factory=list)
     table: dict[Key, int] = field(default_factory=dict)
     shares: dict[int, Share] = field(default_factory=dict)
     loose: set[int] = field(default_factory=set)
+    numbers: dict[int, float] = field(default_factory=lambda: {0: 0.0})
 
     def __post_init__(self) -> None:
         """Makes the two terms that everything needs, 0 and 1."""
@@ -84,7 +86,7 @@ class Terms:
 
     def copy(self) -> Terms:
         """Returns a copy that may grow on its own."""
-        return Terms(self.keys.copy(), self.table.copy(), self.shares.copy(), self.loose.copy())
+        return Terms(self.keys.copy(), self.table.copy(), self.shares.copy(), self.loose.copy(), self.numbers.copy())
 
     def term(self, *key: Hashable) -> int:
         """Returns the term with this key."""
@@ -93,6 +95,12 @@ class Terms:
             found = self.table[key] = len(self.keys)
             self.keys.append(key)
         return found
+
+    def exact(self, value: float) -> float:
+        """Returns the number that was seen before and differs from a value by rounding alone, else the value."""
+        place = round(value / SAME)
+        known = next((self.numbers[near] for near in (place, place - 1, place + 1) if near in self.numbers), None)
+        return self.numbers.setdefault(place, value) if known is None else known
 
     def unknown(self) -> int:
         """Returns a term that is equal to no other."""
@@ -123,7 +131,7 @@ class Terms:
         merging = True
         while merging:
             merging = not self.shares.keys().isdisjoint(found) and self._merge(found)
-        kept = tuple(sorted((a, number) for a, c in found.items() if (number := round(c, DIGITS))))
+        kept = tuple(sorted((a, number) for a, c in found.items() if (number := self.exact(c))))
         return kept[0][0] if len(kept) == 1 and kept[0][1] == 1 else self.term("sum", kept)
 
     def _merge(self, found: dict[int, float]) -> bool:
@@ -135,7 +143,7 @@ class Terms:
         merged = False
         for members in families.values():
             share = self.shares[next(iter(members.values()))]
-            if len(members) == share.count and len({round(found[atom], DIGITS) for atom in members.values()}) == 1:
+            if len(members) == share.count and len({self.exact(found[atom]) for atom in members.values()}) == 1:
                 factor = next(iter([found.pop(atom) for atom in members.values()]))
                 for atom, coefficient in self._whole(share):
                     found[atom] = found.get(atom, 0.0) + factor * coefficient

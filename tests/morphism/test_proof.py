@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from genomes import Genome
-from genomes.operations import BatchNorm, Conv, Flatten, GlobalPool, Linear, ReLU
+from genomes.operations import AvgPool, BatchNorm, Conv, Flatten, GlobalPool, Linear, Mean, ReLU
 from morphism import CATALOGUE, Edit, Inapplicable
 from morphism.certificate import TOLERANCES, relative_error
 from morphism.interpreter import run
@@ -139,3 +139,14 @@ def spoilt(expression: TensorExpr, rng: random.Random) -> TensorExpr:
             replace(expression, new=rng.choice(("zero", "one", "random"))),
         )
     )
+
+
+def test_factors_in_another_order_are_the_same_number() -> None:
+    # 1/2 · 1/9 rounds otherwise than 1/9 · 1/2 if either is cut to some digits on the way
+    genome = chain(c=Conv.same(3, 3), r=ReLU(), p=AvgPool(3, 2, 1), g=GlobalPool(), f=Flatten(), h=Linear(3))
+    joined = genome.changed(
+        {"net": genome["net"].changed({"m": Mean()}, [("r", "m", 0), ("c", "m", 1), ("m", "p")], [("r", "p")])}
+    )
+    edit = planned("pool.depthwise", joined, node="p")
+    assert proves(joined, edit, "eval")
+    assert proves(joined, edit, "train")
