@@ -32,6 +32,7 @@ from training import DataSpec, Prepared, Recipe, Trainer, prepare
 
 ARMS = {"without": 0.0, "with": 0.5}  # the chance that a child has two parents
 KINDS = ("replay", "cross.donor", "cross.region", "one parent")
+PARAMETERS = 30_000  # at most, of a network
 PAGE = Path(__file__).parents[1] / "docs" / "crossover.md"
 Interval = tuple[float, float, float]  # mean, and the ends of its 95 % interval
 
@@ -62,27 +63,34 @@ class Outcome:
     counts: Mapping[str, int]
 
 
-def searched(prepared: Prepared, crossover: float, seed: int, size: Size) -> Outcome:
-    """Runs one search."""
-    space = ResidualSpace(prepared.shape, prepared.classes, ResidualLimits(parameters=30_000, macs=2_000_000))
-    variation, fidelity = VariationSettings(crossover=crossover), Fidelity(size.examples)
+def searched(prepared: Prepared, variation: VariationSettings, seed: int, size: Size) -> Outcome:
+    """Runs one search and judges it."""
+    candidates, judged = run(prepared, variation, seed, size)
+    return Outcome(
+        min(e.objectives["error"] for e in judged.values()),
+        volume([(e.objectives["error"], e.objectives["parameters"]) for e in judged.values()], PARAMETERS),
+        gains(candidates, judged),
+        {kind: sum(kind_of(c) == kind for c in candidates.values()) for kind in KINDS},
+    )
+
+
+def run(
+    prepared: Prepared, variation: VariationSettings, seed: int, size: Size, gradients: bool = False
+) -> tuple[dict[int, Candidate], dict[int, Evaluation]]:
+    """Runs one search and returns its candidates and its successful evaluations."""
+    space = ResidualSpace(prepared.shape, prepared.classes, ResidualLimits(parameters=PARAMETERS, macs=2_000_000))
+    fidelity = Fidelity(size.examples)
     strategy = NSGA2(space.starters(), space.limits.budgets, seed, None, variation, fidelity)
     with tempfile.TemporaryDirectory() as scratch, Ledger.create(Path(scratch) / "search", {}) as ledger:
         store = WeightStore(Path(scratch) / "weights")
-        trainer = Trainer(store, prepared, Recipe(), seed, 300, Path(scratch) / "results", space.limits.budgets)
+        results, limits = Path(scratch) / "results", space.limits.budgets
+        trainer = Trainer(store, prepared, Recipe(), seed, 300, results, limits, gradients=gradients)
 
         def dispatch(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
             done(trainer(candidate, parents))
 
         drive(strategy, dispatch, ledger, Budget(candidates=size.candidates))
-        candidates, evaluations = strategy.population.known, ledger.evaluations()
-    judged = {number: e for number, e in evaluations.items() if e.ok}
-    return Outcome(
-        min(e.objectives["error"] for e in judged.values()),
-        volume([(e.objectives["error"], e.objectives["parameters"]) for e in judged.values()], 30_000),
-        gains(candidates, judged),
-        {kind: sum(kind_of(c) == kind for c in candidates.values()) for kind in KINDS},
-    )
+        return strategy.population.known, {number: e for number, e in ledger.evaluations().items() if e.ok}
 
 
 def kind_of(candidate: Candidate) -> str:
@@ -150,13 +158,13 @@ def page(outcomes: Mapping[str, Sequence[Outcome]], size: Size, where: str) -> I
     yield "| | without | with | difference |\n|---|---|---|---|"
     for name, attribute in (("best validation error, %", "error"), ("hypervolume, %", "volume")):
         means = [f"{100 * statistics.mean(getattr(o, attribute) for o in arm):.2f}" for arm in (plain, crossed)]
-        yield f"| {name} | {' | '.join(means)} | {_words(differences(plain, crossed, attribute), 100)} |"
+        yield f"| {name} | {' | '.join(means)} | {words(differences(plain, crossed, attribute), 100)} |"
     yield "\n| child | share of changed children, % | gain over the no-op control, points of error |\n|---|---|---|"
     total = sum(sum(o.counts.values()) for o in crossed)
     for kind in KINDS:
         every = [gain for o in crossed for gain in o.gains[kind]]
         share = sum(o.counts[kind] for o in crossed) / total
-        yield f"| {kind} | {100 * share:.0f} | {_words(interval(every), 100)} (n = {len(every)}) |"
+        yield f"| {kind} | {100 * share:.0f} | {words(interval(every), 100)} (n = {len(every)}) |"
     yield f"\n{conclusion(differences(plain, crossed, 'error'), differences(plain, crossed, 'volume'))}"
 
 
@@ -166,7 +174,8 @@ def differences(plain: Sequence[Outcome], crossed: Sequence[Outcome], attribute:
     return interval([getattr(other, attribute) - getattr(one, attribute) for one, other in pairs])
 
 
-def _words(found: Interval, unit: float) -> str:
+def words(found: Interval, unit: float) -> str:
+    """Returns an interval for people, in other units."""
     middle, low, high = (unit * value for value in found)
     return f"{middle:+.2f} ({low:+.2f} to {high:+.2f})" if math.isfinite(low) else "too few"
 
@@ -182,7 +191,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(len(ARMS)) as pool:
         prepared = prepare(DataSpec("digits", validation=0.25), Path(cache))
         for seed in range(size.seeds):
-            runs = {name: pool.submit(searched, prepared, chance, seed, size) for name, chance in ARMS.items()}
+            runs = {
+                name: pool.submit(searched, prepared, VariationSettings(crossover=chance), seed, size)
+                for name, chance in ARMS.items()
+            }
             for name, run in runs.items():
                 outcomes[name].append(run.result())
             load.append(os.getloadavg()[0])

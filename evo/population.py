@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from evo.individual import Individual, individual
 from evo.randomness import generator
@@ -75,7 +75,7 @@ class Population:
             return self._propose(Candidate(self.asked, self.starters[self._founders], fidelity=self.fidelity))
         for _ in range(PARENTS if self.mutants else 0):
             starter = rng.choice(self.starters)
-            if edits := self._edits(starter, 0.0, rng):
+            if edits := self._edits(starter, 0.0, {}, rng):
                 return self._propose(Candidate(self.asked, edits[-1].genome, fidelity=self.fidelity))
         return None
 
@@ -91,7 +91,7 @@ class Population:
             if self._children[parent.number] == 1:
                 return self._propose(Candidate(self.asked, genome, (parent.number,), (), self.fidelity), age)
             parents, edits = self._crossed(parent, select)
-            if edits := edits or self._edits(genome, age, rng):
+            if edits := edits or self._edits(genome, age, parent.evaluation.gradients, rng):
                 return self._propose(Candidate(self.asked, edits[-1].genome, parents, edits, self.fidelity), age)
         return self.founder()
 
@@ -111,10 +111,12 @@ class Population:
         self._seen.setdefault((fingerprint(candidate.genome), age), []).append(candidate.genome)
         return candidate
 
-    def _edits(self, genome: Genome, age: float, rng: random.Random) -> tuple[Edit, ...]:
+    def _edits(
+        self, genome: Genome, age: float, gradients: Mapping[str, float], rng: random.Random
+    ) -> tuple[Edit, ...]:
         """Returns edits to a genome that computes something new at its age of training; none if none is found."""
         try:
-            edits: tuple[Edit, ...] = self.box.mutate(genome, self._fresh(age, genome), rng)
+            edits: tuple[Edit, ...] = self.box.mutate(genome, self._fresh(age, genome), gradients, rng)
         except Barren:
             return ()
         return edits

@@ -118,6 +118,7 @@ def trainer(config: SearchConfig, home: Home, prepared: "Prepared") -> "Trainer"
         directory / "results",
         config.space.budgets,
         _origin(directory),
+        config.strategy.variation.choice == "gradient",
     )
 
 

@@ -1,9 +1,9 @@
 """How an architecture may grow without forgetting. Planning knows no torch; `realise` and `certify` import it."""
 
 from morphism.algebra import compose
-from morphism.catalogue import CATALOGUE, Morphism
+from morphism.catalogue import CATALOGUE, ZERO_INITIALISED, Morphism
 from morphism.certificate import Certificate
-from morphism.edit import EXACT, INEXACT, Edit, Modes, Site
+from morphism.edit import EXACT, INEXACT, Edit, Modes, Site, place
 from morphism.errors import Inapplicable
 from morphism.inline import inline
 from morphism.shrink import INVERSES
@@ -14,6 +14,7 @@ __all__ = [
     "EXACT",
     "INEXACT",
     "INVERSES",
+    "ZERO_INITIALISED",
     "Certificate",
     "Edit",
     "Inapplicable",
@@ -22,5 +23,6 @@ __all__ = [
     "Site",
     "compose",
     "inline",
+    "place",
     "undo",
 ]

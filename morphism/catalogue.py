@@ -79,3 +79,17 @@ CATALOGUE: tuple[Morphism, ...] = (
     GrowHeads(),
     Inline(),
 )
+
+# What these add begins at zero, so that any number of them share one backward pass (`training.sensitivity`).
+ZERO_INITIALISED = frozenset(
+    {
+        "widen.zero_fanout",
+        "deepen.residual",
+        "kernel.grow",
+        "skip.add",
+        "skip.concat",
+        "skip.gate",
+        "se.insert",
+        "attention.insert",
+    }
+)

@@ -79,6 +79,11 @@ class Edit:
         return cls(rule, site, _genome(document["genome"]), made, frozenset(modes), zeros)
 
 
+def place(rule: str, site: Site) -> str:
+    """Returns one word for a rule and a site, as a key of tables."""
+    return f"{rule} {json.dumps(dict(site), sort_keys=True)}"
+
+
 def _genome(document: Any) -> Genome:
     try:
         return Genome.from_json(json.dumps(document).encode())

@@ -238,6 +238,7 @@ class _Loop:
             certificates=(),
             weights=first.weights if same else None,
             initial=None,
+            gradients=first.gradients if same else {},
         )
 
     def land(self, number: int, outcome: Evaluation | BaseException) -> None:
@@ -308,7 +309,8 @@ def _covers(one: Evaluation, other: Evaluation) -> bool:
 
 def _recordable(evaluation: Evaluation) -> Evaluation:
     """Returns an evaluation without the numbers that JSON cannot hold; if one is an objective, it is a failure."""
-    clean = replace(evaluation, cost=_finite(evaluation.cost), curve=tuple(map(_finite, evaluation.curve)))
+    cost, gradients = _finite(evaluation.cost), _finite(evaluation.gradients)
+    clean = replace(evaluation, cost=cost, curve=tuple(map(_finite, evaluation.curve)), gradients=gradients)
     if not clean.ok:
         return replace(clean, objectives={})
     broken = [name for name, value in clean.objectives.items() if not math.isfinite(value)]

@@ -83,6 +83,8 @@ class Evaluation:
         certificates: one for each edit.
         twin: the number of the candidate whose evaluation this one repeats; None if it was trained itself.
         initial: SHA-256 of the tensors that training began with, in the store's format; None if it began with none.
+        gradients: for edits that could be made of it, by `morphism.place`, how much the loss wants what they add; empty
+            unless the variation chooses by it.
     """
 
     number: int
@@ -95,6 +97,7 @@ class Evaluation:
     certificates: tuple[Certificate, ...] = ()
     twin: int | None = None
     initial: str | None = None
+    gradients: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

@@ -70,7 +70,7 @@ def evaluation_json(evaluation: Evaluation) -> str:
     """
     certificates = [certificate.to_json() for certificate in evaluation.certificates]
     facts = {name: getattr(evaluation, name) for name in ("number", "status", "weights", "reason", "twin", "initial")}
-    numbers = {name: dict(getattr(evaluation, name)) for name in ("objectives", "cost")}
+    numbers = {name: dict(getattr(evaluation, name)) for name in ("objectives", "cost", "gradients")}
     return dump({**facts, **numbers, "curve": [dict(p) for p in evaluation.curve], "certificates": certificates})
 
 

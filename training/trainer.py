@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor
 
 from genomes import Genome, InvalidGenome, Limits, check, cost
 from morphism import Certificate
@@ -22,6 +22,7 @@ from training.inherit import Heritage, givers, inherit
 from training.loop import train
 from training.network import build, state
 from training.recipe import Recipe
+from training.sensitivity import sensitivities
 from training.worker import Outcome, landed, preload, run_isolated
 
 FINAL = DETERMINISTIC | {"ok"}  # another attempt would end alike
@@ -42,6 +43,7 @@ class Trainer:
         scratch: a directory for result files; one that landed there is taken instead of training again.
         limits: of the networks; one that is over them is not built.
         origin: the digest, in the store, of the user's own network, which founders of its genome begin with.
+        gradients: whether evaluations say which edits the loss wants.
     """
 
     store: WeightStore
@@ -52,6 +54,7 @@ class Trainer:
     scratch: Path
     limits: Limits | None = None
     origin: str | None = None
+    gradients: bool = False
 
     def __post_init__(self) -> None:
         """Gets the server that children are forked from ready."""
@@ -86,6 +89,7 @@ class Trainer:
             "fidelity": asdict(candidate.fidelity),
             "recipe": asdict(self.recipe),
             "data": self.prepared.file.name,
+            "gradients": self.gradients,
         }
 
     def clear(self, numbers: set[int]) -> None:
@@ -133,21 +137,23 @@ def evaluate(request: Request, file: str, directory: str) -> dict[str, Any]:
     recipe, fidelity = Recipe(**request["recipe"]), Fidelity(**request["fidelity"])
     curve = train(network, split.train.images, split.train.labels, recipe, fidelity, generator, prepared.normal)
     judged = error(network, split.validation.images, split.validation.labels, prepared.normal)
-    counted, shown = cost(genome), curve[-1]["examples"]
+    counted, shown, weights = cost(genome), curve[-1]["examples"], state(network)
+    wanted = sensitivities(genome, weights, *split.train, prepared.normal) if request["gradients"] else {}
     return {
         "objectives": {"error": judged, **asdict(counted)},
         # a backward pass takes twice the MACs of a forward pass
         "cost": {"examples": shown, "train_macs": 3 * counted.macs * shown},
         "curve": [*curve[:-1], {**curve[-1], "validation_error": judged}],
-        "weights": _stored(store, genome, network),
+        "weights": _stored(store, genome, weights),
         "certificates": [certificate.to_json() for certificate in start.certificates],
         "initial": start.digest,
+        "gradients": wanted,
     }
 
 
-def _stored(store: WeightStore, genome: Genome, network: fx.GraphModule) -> str:
+def _stored(store: WeightStore, genome: Genome, weights: Mapping[str, Tensor]) -> str:
     try:
-        return store.put(genome, state(network))
+        return store.put(genome, weights)
     except CorruptWeights as failure:
         raise NonFinite(str(failure)) from None
 
@@ -164,6 +170,7 @@ def _evaluation(number: int, outcome: Outcome, givers: Sequence[Evaluation]) -> 
         outcome.reason,
         tuple(Certificate.from_json(entry) for entry in value.get("certificates", ())),
         initial=value.get("initial"),
+        gradients=value.get("gradients", {}),
     )
 
 

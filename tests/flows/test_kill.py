@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from flows.home import Home
-from search import Ledger
+from search import INFRASTRUCTURAL, Ledger
 from tests.flows.conftest import FAST
 
 CHILDREN = 12
@@ -106,9 +107,11 @@ def check_whole(home: Path, kills: int) -> None:
         assert ledger.pending() == []
     assert sorted(evaluations) == list(range(total))
     assert all(evaluation.ok for evaluation in evaluations.values())
-    trained = [number for number, evaluation in evaluations.items() if evaluation.twin is None]
-    repeated = [attempts[number] for number in trained if len(attempts[number]) > 1]
-    assert sum(len(outcomes) - 1 for outcomes in repeated) <= SLOTS * kills, repeated  # only what was in flight
+    trained = [attempts[number] for number, evaluation in evaluations.items() if evaluation.twin is None]
+    outcomes = Counter(outcome for tried in trained for outcome in tried)
+    assert outcomes["interrupted"] <= SLOTS * kills, trained  # only what was in flight
+    assert outcomes["ok"] == len(trained)
+    assert set(outcomes) <= {"ok", "interrupted"} | INFRASTRUCTURAL  # a busy machine may take a child, too
     weights = {evaluation.weights for evaluation in evaluations.values()}
     for digest in weights:
         assert (home / "tiny" / "weights" / f"{digest}.safetensors").is_file()
