@@ -27,7 +27,7 @@ from morphism.planning import (
     seed_of,
     shapes,
 )
-from morphism.tensors import Gather, New, Source, TensorExpr, Times
+from morphism.tensors import Gather, New, Source, TensorExpr
 
 LEAST_SQUEEZED = 8  # channels: of fewer, all may be dead behind the relu
 MOST_POSITIONS = 256  # that attend to each other: the cost grows with their square
@@ -134,8 +134,9 @@ class InsertAttention:
 class GrowHeads:
     """Gives the heads of an attention more dimensions: new rows of the keys are zero, those of the queries random.
 
-    All rows of the queries are multiplied by √(d'/d), because attention divides by √d' where it divided by √d. The
-    keys' new rows learn at once, the queries' from the second step.
+    The attention goes on to divide by √d, the `dimension` that it had: the published way, to multiply the queries by
+    √(d'/d), rounds, and large logits make much of that (2e-4 of the output in float32, measured). The keys' new rows
+    learn at once, the queries' from the second step.
 
     Preserves: exactly, in eval and in train mode.
     Source: Gesmundo & Maile 2023, Composable Function-preserving Expansions for Transformer Architectures.
@@ -167,12 +168,12 @@ class GrowHeads:
         if heads * new > MAX_CHANNELS:
             raise Inapplicable(f"{self.name} needs at most {MAX_CHANNELS} channels, got {heads} heads of {new}")
         name = str(site["module"])
-        child = genome.changed(
-            {name: module.changed({each: replace(conv, out_channels=heads * new) for each, conv in convs})}
-        )
+        wider = {each: replace(conv, out_channels=heads * new) for each, conv in convs}
+        kept = replace(operation, dimension=operation.dimension or old)
+        child = genome.changed({name: module.changed({**wider, node: kept})})
         # in place: the channels of a head lie side by side
         index = tuple(i for head in range(heads) for i in (*range(head * old, head * old + old), *[-1] * (new - old)))
-        tensors = _grown(expanded(genome), name, [each for each, _ in convs], index, math.sqrt(new / old), seed_of(rng))
+        tensors = _grown(expanded(genome), name, [each for each, _ in convs], index, seed_of(rng))
         return finish(self.name, {**site, "dimension": new}, genome, child, tensors, rng)
 
 
@@ -197,7 +198,7 @@ def _queries_and_keys(module: Module, node: str) -> list[tuple[str, Conv]]:
 
 
 def _grown(
-    expansion: Expansion, module: str, ids: Sequence[str], index: tuple[int, ...], factor: float, seed: int
+    expansion: Expansion, module: str, ids: Sequence[str], index: tuple[int, ...], seed: int
 ) -> dict[str, TensorExpr]:
     queries, keys = ([*expansion.instances[module, each]] for each in ids)
     tensors: dict[str, TensorExpr] = {}
@@ -207,5 +208,5 @@ def _grown(
     for path in queries:
         for name in expansion.primitives[path].tensor_shapes():
             new: New = "random" if name.endswith("weight") else "zero"
-            tensors[name] = Times(Gather(Source(name), 0, index, new=new, seed=derived_seed(seed, name)), factor)
+            tensors[name] = Gather(Source(name), 0, index, new=new, seed=derived_seed(seed, name))
     return tensors

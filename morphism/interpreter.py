@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -68,10 +67,10 @@ def _apply(primitive: Primitive, inputs: Sequence[Tensor], weights: Weights, tra
     return APPLIED[type(primitive.operation)](_Step(primitive.operation, inputs, tensors, train))
 
 
-def attention(heads: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Returns softmax(qᵀk / √d) v for each head, of images `[N, h d, H, W]`, `[N, h d, H', W']`, `[N, h e, H', W']`."""
+def attention(heads: int, scale: float, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Returns softmax(scale qᵀk) v by head, of images `[N, h d, H, W]`, `[N, h d, H', W']`, `[N, h e, H', W']`."""
     q, k, v = (x.flatten(2).reshape(len(x), heads, x.shape[1] // heads, -1) for x in (query, key, value))
-    shares = (q.transpose(2, 3) @ k / math.sqrt(q.shape[2])).softmax(3)
+    shares = (scale * (q.transpose(2, 3) @ k)).softmax(3)
     return (v @ shares.transpose(2, 3)).reshape(len(v), -1, *query.shape[2:])
 
 
@@ -147,5 +146,5 @@ APPLIED: Mapping[type[ops.Operation], Callable[[_Step], Tensor]] = {
     ops.Mul: lambda s: reduce(torch.mul, s.inputs),
     ops.Concat: lambda s: torch.cat(list(s.inputs), 1),
     ops.Gate: lambda s: torch.lerp(s.inputs[1], s.x, s.weight),
-    ops.Attention: lambda s: attention(s.op.heads, *s.inputs),
+    ops.Attention: lambda s: attention(s.op.heads, s.op.scale(s.x.shape[1]), *s.inputs),
 }

@@ -94,9 +94,9 @@ class Select(nn.Module):
 class Attention(nn.Module):
     """Attends from every position of the query to all of the key, for each head."""
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, scale
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Takes `[N, h d, H, W]`, `[N, h d, H', W']`, `[N, h e, H', W']`.
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         Returns `[N, h e, H, W]`.
         """
         q, k, v = map(self.by_head, (query, key, value))
-        found = F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
+        found = F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(2, 3)
         return found.reshape(query.shape[0], -1, *query.shape[2:])
 
     def by_head(self, x: Tensor) -> Tensor:

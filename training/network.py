@@ -71,7 +71,7 @@ MODULES: Mapping[type[ops.Operation], Make] = {
     ops.ClassToken: lambda _, shape: modules.ClassToken(shape[0]),
     ops.Select: lambda op, _: modules.Select(op.index),
     ops.Gate: lambda *_: modules.Gate(),
-    ops.Attention: lambda op, _: modules.Attention(op.heads),
+    ops.Attention: lambda op, shape: modules.Attention(op.heads, op.scale(shape[0])),
 }
 
 

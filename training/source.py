@@ -222,7 +222,7 @@ PARTS: Mapping[type[ops.Operation], Callable[[Any, ops.Shape], Call]] = {
     ops.ClassToken: lambda _, shape: ("ClassToken", [str(shape[0])]),
     ops.Select: lambda op, _: ("Select", [str(op.index)]),
     ops.Gate: lambda *_: ("Gate", []),
-    ops.Attention: lambda op, _: ("Attention", [str(op.heads)]),
+    ops.Attention: lambda op, shape: ("Attention", [str(op.heads), repr(op.scale(shape[0]))]),
 }
 FUNCTIONS: Mapping[type[ops.Operation], Callable[[Any, str], Call]] = {
     ops.ReLU: lambda _, x: ("F.relu", [x]),

@@ -90,15 +90,21 @@ class Gate(Operation):
 
 @dataclass(frozen=True)
 class Attention(Operation):
-    """softmax(qᵀk / √d) v at every position, for each head; three inputs q, k and v, no tensors.
+    """softmax(qᵀk / √dimension) v at every position, for each head; three inputs q, k and v, no tensors.
 
-    q is `[h d, H, W]`, k is `[h d, H', W']`, v is `[h e, H', W']`: the channels of a head lie side by side.
+    q is `[h d, H, W]`, k is `[h d, H', W']`, v is `[h e, H', W']`: the channels of a head lie side by side. Without a
+    `dimension` it is d; heads that were grown keep the one that they had.
     Source: Vaswani et al. 2017, Attention is all you need, section 3.2.
     """
 
     kind: ClassVar[str] = "attention"
     variadic: ClassVar[bool] = True
     heads: int = bounded(1, MAX_CHANNELS, 1)
+    dimension: int = bounded(0, MAX_CHANNELS, 0)
+
+    def scale(self, width: int) -> float:
+        """Returns 1 / √dimension, given the channels of q."""
+        return 1 / math.sqrt(self.dimension or width // self.heads)
 
     def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
         """Returns `[h e, H, W]`."""

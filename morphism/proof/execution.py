@@ -314,7 +314,7 @@ def _attention(s: Step) -> list[int]:
     for head in range(heads):
         band = slice(head * inner, (head + 1) * inner)
         scores = [_score(terms, q, k) for q, k in zip(queries[band], keys[band], strict=True)]
-        logits = terms.total((score, 1 / math.sqrt(inner)) for score in scores)
+        logits = terms.total((score, s.op.scale(len(queries))) for score in scores)
         made += [s.linear("attention", v, logits, s.made) for v in values[head * outer : (head + 1) * outer]]
     return made
 

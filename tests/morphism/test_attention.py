@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import torch
@@ -32,7 +30,6 @@ from morphism import Edit, Inapplicable, Morphism
 from morphism.attention import GrowHeads, InsertAttention, InsertExcitation
 from morphism.interpreter import run
 from morphism.realise import realise
-from morphism.tensors import Times
 from tests.morphism.samples import SHAPE, messy, probes
 from tests.morphism.test_channels import chain, net
 
@@ -163,19 +160,36 @@ def test_new_rows_stand_at_the_end_of_each_head() -> None:
         assert torch.equal(heads[:, :3].reshape(6, -1), weights[f"k.{parameter}"].reshape(6, -1))
         assert not heads[:, 3:].any()
         rows = child[f"q.{parameter}"].reshape(2, new, -1)[:, :3].reshape(6, -1)
-        torch.testing.assert_close(rows, weights[f"q.{parameter}"].reshape(6, -1) * math.sqrt(new / 3))
+        assert torch.equal(rows, weights[f"q.{parameter}"].reshape(6, -1))
     assert child["q.weight"].reshape(2, new, -1)[:, 3:].abs().min() > 0
 
 
-def test_without_the_rescale_the_function_is_lost() -> None:
+def test_without_the_dimension_that_it_had_the_function_is_lost() -> None:
     genome = attending()
     edit, weights = plan(GrowHeads(), genome, "a"), messy(genome, 0)
-    plain = {name: e.of if isinstance(e, Times) else e for name, e in edit.tensors.items()}
-    before, after = (
-        run(genome, weights, probes(0)),
-        run(edit.genome, realise(replace(edit, tensors=plain), weights), probes(0)),
-    )
+    module = edit.genome["net"]
+    forgetful = edit.genome.changed({"net": module.changed({"a": Attention(2)})})
+    before, after = run(genome, weights, probes(0)), run(forgetful, realise(edit, weights), probes(0))
     assert (before - after).abs().max() > 1e-3 * before.abs().max()
+
+
+def test_heads_that_are_grown_again_keep_the_first_dimension() -> None:
+    genome = attending()
+    edit = plan(GrowHeads(), genome, "a")
+    again = plan(GrowHeads(), edit.genome, "a", 1)
+    assert [g["net"].operations["a"] for g in (edit.genome, again.genome)] == [Attention(2, dimension=3)] * 2
+
+
+def test_large_logits_do_not_spoil_it_in_float32() -> None:
+    genome = attending()
+    for seed in range(10):
+        edit = plan(GrowHeads(), genome, "a", seed)
+        weights = {name: tensor.float() for name, tensor in messy(genome, seed).items()}
+        weights = {n: 300 * t if n.startswith(("q.", "k.")) else t for n, t in weights.items()}
+        before, after = (
+            run(g, w, probes(0).float()) for g, w in ((genome, weights), (edit.genome, realise(edit, weights)))
+        )
+        assert (before - after).abs().max() <= 1e-5 * before.abs().max()
 
 
 def test_heads_grow_only_where_queries_and_keys_are_their_own_dense_convolutions() -> None:

@@ -139,7 +139,7 @@ def test_attention_is_torchs_for_each_head() -> None:
     q, k, v = (torch.randn((2, 6, *extent), dtype=torch.float64) for extent in ((3, 2), (4, 1), (4, 1)))
     heads = [x.flatten(2).reshape(2, 2, 3, -1).transpose(2, 3) for x in (q, k, v)]
     wanted = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(2, 3).reshape(2, 6, 3, 2)
-    torch.testing.assert_close(attention(2, q, k, v), wanted)
+    torch.testing.assert_close(attention(2, 3**-0.5, q, k, v), wanted)
     genome = net({"a": Attention(3)}, _into("a", "x", "x", "x"))
     torch.testing.assert_close(run(genome, {}, IMAGES), attention(3, IMAGES, IMAGES, IMAGES))
 

@@ -89,7 +89,7 @@ BUGS = (
     Bug("act.blend", "blend starts at the other end", "activation", "constant", lambda true: valued(true, 0.0)),
     Bug("se.insert", "σ(0) = 1/2 not doubled", "attention", "constant", lambda true: never_two(true)),
     Bug("attention.insert", "outer map not zero", "attention", "constant", lambda _: lambda *_: {}),
-    Bug("attention.head", "√(d'/d) forgotten", "attention", "Times", lambda _: lambda of, _: of),
+    Bug("attention.head", "divides by √d' where it divided by √d", "attention", "replace", lambda _: without_dimension),
     # calls and memory
     Bug("inline", "weights drawn anew", "inline", "Edit",
         lambda true: lambda rule, site, child, *_: true(rule, site, child, fresh(child, 0), EXACT)),
@@ -259,6 +259,10 @@ def swapped(of: TensorExpr, factor: str) -> Factored:
 
 def without_padding(operation: Any, *, padding: int = 0, **fields: int) -> Any:
     return replace(operation, **fields)
+
+
+def without_dimension(operation: Any, **fields: int) -> Any:
+    return replace(operation, **{name: value for name, value in fields.items() if name != "dimension"})
 
 
 def one_sided(e: Pad, origin: Any) -> Tensor:
