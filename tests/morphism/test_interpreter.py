@@ -141,7 +141,9 @@ def test_attention_is_torchs_for_each_head() -> None:
     wanted = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(2, 3).reshape(2, 6, 3, 2)
     torch.testing.assert_close(attention(2, 3**-0.5, q, k, v), wanted)
     genome = net({"a": Attention(3)}, _into("a", "x", "x", "x"))
-    torch.testing.assert_close(run(genome, {}, IMAGES), attention(3, IMAGES, IMAGES, IMAGES))
+    torch.testing.assert_close(
+        run(genome, {}, IMAGES), attention(3, (IMAGES.shape[1] / 3) ** -0.5, IMAGES, IMAGES, IMAGES)
+    )
 
 
 def test_a_gate_of_one_position_is_spread() -> None:
