@@ -12,6 +12,7 @@ from torch.nn import functional
 from search import Fidelity
 from training.errors import NonFinite
 from training.recipe import Recipe
+from training.vectorised import vectorised
 
 POINTS = 8  # of the learning curve; each costs one synchronisation
 
@@ -52,7 +53,7 @@ def train(
     curve: list[Mapping[str, float]] = []
     total, since = torch.zeros(()), 0
     network.train().to(memory_format=torch.channels_last)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), vectorised(network):
         torch.default_generator.manual_seed(generator.initial_seed())  # dropout takes no generator of its own
         for step in range(1, steps + 1):
             if len(order) < size:
