@@ -54,7 +54,7 @@ def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return nn.BatchNorm2d.forward(norm, x)
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    return _unpacked(_affine(_packed(x, count), count, scale, norm.bias - mean * scale), x)
+    return _affine(x, count, scale, norm.bias - mean * scale)
 
 
 def max_pool(pool: nn.MaxPool2d, x: Tensor) -> Tensor:
@@ -87,22 +87,23 @@ class _Normalised(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, variance, inverse)
         ctx.eps, ctx.count = eps, count
         ctx.mark_non_differentiable(mean, variance)
-        return _unpacked(_affine(rows, count, scale, bias - mean * scale), x), mean, variance
+        return _affine(x, count, scale, bias - mean * scale), mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, variance, inverse = ctx.saved_tensors
-        rows, count = _packed(x, ctx.count), ctx.count
-        slope = _packed(gradient.contiguous(memory_format=torch.channels_last), count)
-        of_weight, of_bias = _sums(slope, rows, torch.stack([weight, mean, variance]).repeat(1, count), ctx.eps)
+        count, gradient = ctx.count, gradient.contiguous(memory_format=torch.channels_last)
+        of_weight, of_bias = _sums(
+            _packed(gradient, count), _packed(x, count), torch.stack([weight, mean, variance]).repeat(1, count), ctx.eps
+        )
         of_weight, of_bias = of_weight.view(count, -1).sum(0), of_bias.view(count, -1).sum(0)
         size, scale = x.numel() // x.shape[1], weight * inverse
         # scale (dy - mean(dy) - y mean(y dy)), where y is x normalised
         factor = scale * inverse * of_weight / -size
-        of_x = _affine(slope, count, scale, torch.zeros_like(scale))
-        of_x += _affine(rows, count, factor, -mean * factor - scale * of_bias / size)
-        return _unpacked(of_x, x), of_weight, of_bias, None, None
+        of_x = _affine(gradient, count, scale, torch.zeros_like(scale))
+        of_x += _affine(x, count, factor, -mean * factor - scale * of_bias / size)
+        return of_x, of_weight, of_bias, None, None
 
 
 class _Pooled(torch.autograd.Function):
@@ -144,19 +145,17 @@ def _packing(x: Tensor, wide: int) -> int:
 
 def _packed(x: Tensor, count: int) -> Tensor:
     """Returns a view `[1, count C, N H W / count, 1]` of `[N, C, H, W]`, both with channels last."""
-    return x.permute(0, 2, 3, 1).reshape(1, -1, 1, count * x.shape[1]).permute(0, 3, 1, 2)
+    return x.permute(0, 2, 3, 1).view(1, -1, 1, count * x.shape[1]).permute(0, 3, 1, 2)
 
 
-def _unpacked(rows: Tensor, like: Tensor) -> Tensor:
-    """Returns the view that undoes `_packed`."""
-    size, channels, height, width = like.shape
-    return rows.permute(0, 2, 3, 1).reshape(size, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _affine(rows: Tensor, count: int, scale: Tensor, shift: Tensor) -> Tensor:
-    """Returns `rows` times a scale plus a shift, `[C]` each: a batch norm in eval mode of mean 0 and variance 1."""
+def _affine(x: Tensor, count: int, scale: Tensor, shift: Tensor) -> Tensor:
+    """Returns `[N, C, H, W]` times a scale plus a shift, `[C]`: a batch norm in eval mode, of mean 0 and variance 1."""
     given = torch.stack([scale, shift, torch.zeros_like(scale), torch.ones_like(scale)]).repeat(1, count)
-    return cast("Tensor", torch.ops.aten.native_batch_norm(rows, *given, False, 0.0, 0.0)[0])
+    y, unused = torch.empty_like(x), scale.new_empty(0)  # no view: the next operation may write into it
+    torch.ops.aten.native_batch_norm.out(
+        _packed(x, count), *given, False, 0.0, 0.0, out=_packed(y, count), save_mean=unused, save_invstd=unused
+    )
+    return y
 
 
 def _sums(slope: Tensor, rows: Tensor, given: Tensor, eps: float) -> tuple[Tensor, Tensor]:
