@@ -1,12 +1,13 @@
 """Three ways to train one network: the project's, a conventional one, and the best loop that we can write by hand.
 
-Work for the processes of training_speed.py. All begin with the same weights, follow the same schedule of the same
-optimiser, show as many images in batches of the same size, shifted and mirrored by the same rule.
+Work for the processes of training_speed.py and scaling.py. All begin with the same weights, follow the same schedule of
+the same optimiser, show as many images in batches of the same size, shifted and mirrored by the same rule.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from training.data import Split
 from training.evaluate import error
 from training.loop import train
 from training.source import source
+from training.trainer import evaluate
 
 RECIPE = Recipe(crop=2, flip=True)
 JUDGED = 2_000  # validation images
@@ -89,6 +91,12 @@ def trained(arm: str, job: Job) -> Trained:
     wrong = error(network, split.validation.images[:JUDGED], split.validation.labels[:JUDGED], prepared.normal)
     size = RECIPE.batch_size
     return Trained(seconds, math.ceil(job.examples / size) * size, wrong, (time.process_time() - begun) / JUDGED)
+
+
+def isolated(request: Mapping[str, Any], file: str, directory: str, threads: int) -> dict[str, Any]:
+    """Trains and judges as a search's child does, on so many threads, and tells its process number: for scaling.py."""
+    torch.set_num_threads(threads)
+    return {**evaluate(request, file, directory), "pid": os.getpid()}
 
 
 def multiplied(size: int = 1024, times: int = 20) -> float:
