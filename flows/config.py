@@ -1,6 +1,7 @@
 """SearchConfig: a whole experiment as one validated value, read from YAML and shown as a form by Prefect."""
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,16 +17,25 @@ from training.recipe import Recipe
 from training.spec import DataSpec
 
 MAX_BYTES = 64 * 1024
+MAX_SLOTS = 256
 PRESETS = Path(__file__).parent / "presets"
 OBJECTIVES = ("error", "parameters", "macs", "activation_bytes")
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def cores() -> int:
+    """Returns how many cores this process may use, which is fewer than there are in many a container."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, MAX_SLOTS)
 
 
 class Slots(BaseModel):
     """How many children are trained at a time; the number may differ when a search is resumed."""
 
     model_config = STRICT
-    cpu: Annotated[int, Field(ge=1, le=256, description="processes of one thread each")] = 2
+    cpu: Annotated[
+        int, Field(ge=1, le=MAX_SLOTS, description="processes of one thread each; the cores that may be used")
+    ] = Field(default_factory=cores)
 
 
 class Strategy(BaseModel):
@@ -79,7 +89,7 @@ class SearchConfig(BaseModel):
     recipe: Recipe = Recipe()
     fidelity: Fidelity = Fidelity()
     budget: Budget = Budget(seconds=150)
-    slots: Slots = Slots()
+    slots: Slots = Field(default_factory=Slots)
     timeout: Annotated[float, Field(gt=0, description="seconds after which one child is killed")] = 600
     tracking: Annotated[str | None, Field(description="MLflow server, such as http://127.0.0.1:5000; none: a file")] = (
         None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,7 @@ from torch.nn import functional
 from search import Fidelity
 from training.errors import NonFinite
 from training.recipe import Recipe
+from training.vectorised import vectorised
 
 POINTS = 8  # of the learning curve; each costs one synchronisation
 
@@ -47,12 +51,12 @@ def train(
     size = min(recipe.batch_size, len(images))
     steps = max(1, math.ceil(fidelity.examples / size))
     optimizer = _optimizer(network, recipe)
-    half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and fast_bfloat16())
+    half = settled(recipe).precision == "bfloat16"
     order = torch.empty(0, dtype=torch.int64)
     curve: list[Mapping[str, float]] = []
     total, since = torch.zeros(()), 0
     network.train().to(memory_format=torch.channels_last)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), vectorised(network):
         torch.default_generator.manual_seed(generator.initial_seed())  # dropout takes no generator of its own
         for step in range(1, steps + 1):
             if len(order) < size:
@@ -105,10 +109,28 @@ def normalised(batch: Tensor, normal: tuple[float, float]) -> Tensor:
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
+@lru_cache(1)
 def fast_bfloat16() -> bool:
-    """Says whether the processor multiplies bfloat16 natively."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    """Says whether this processor multiplies matrices faster in bfloat16 than in float32; measured once, in some 10 ms.
+
+    With instructions for it, it is twice as fast (Zen 4, 1.9 to 2.1 on a busy machine), so the best of five is enough.
+    """
+    fastest = {}
+    for kind in (torch.bfloat16, torch.float32):
+        matrix, seconds = torch.ones(256, 256, dtype=kind), list[float]()
+        for _ in range(5):
+            begun = time.perf_counter()
+            torch.mm(matrix, matrix)
+            seconds.append(time.perf_counter() - begun)
+        fastest[kind] = min(seconds)
+    return fastest[torch.bfloat16] < fastest[torch.float32]
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """Returns the recipe with the precision that `auto` means on this machine."""
+    if recipe.precision != "auto":
+        return recipe
+    return replace(recipe, precision="bfloat16" if fast_bfloat16() else "float32")
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:

@@ -20,7 +20,7 @@ class Recipe:
         warmup: share of the steps in which the learning rate rises from zero; default 0.15.
         flip: whether images are mirrored left to right at random.
         crop: pixels by which images are shifted at random, in each direction; default 1.
-        precision: `bfloat16` under autocast, `float32`, or `auto`: bfloat16 where the processor multiplies it natively.
+        precision: `bfloat16` under autocast, `float32`, or `auto`: bfloat16 where the processor is faster at it.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}

@@ -17,9 +17,9 @@ from morphism import Certificate
 from search import DETERMINISTIC, Candidate, CorruptWeights, Evaluation, Fidelity, Status, WeightStore
 from training import data
 from training.errors import NonFinite
-from training.evaluate import error
+from training.evaluate import error, judged
 from training.inherit import Heritage, givers, inherit
-from training.loop import train
+from training.loop import settled, train
 from training.network import build, state
 from training.recipe import Recipe
 from training.sensitivity import sensitivities
@@ -87,7 +87,7 @@ class Trainer:
         return {
             "heritage": Heritage.of(candidate, parents, self.seed, self.origin).to_json(),
             "fidelity": asdict(candidate.fidelity),
-            "recipe": asdict(self.recipe),
+            "recipe": asdict(settled(self.recipe)),
             "data": self.prepared.file.name,
             "gradients": self.gradients,
         }
@@ -136,14 +136,15 @@ def evaluate(request: Request, file: str, directory: str) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(heritage.seed)
     recipe, fidelity = Recipe(**request["recipe"]), Fidelity(**request["fidelity"])
     curve = train(network, split.train.images, split.train.labels, recipe, fidelity, generator, prepared.normal)
-    judged = error(network, split.validation.images, split.validation.labels, prepared.normal)
+    count = judged(fidelity, len(split.validation.labels))
+    wrong = error(network, split.validation.images[:count], split.validation.labels[:count], prepared.normal)
     counted, shown, weights = cost(genome), curve[-1]["examples"], state(network)
     wanted = sensitivities(genome, weights, *split.train, prepared.normal) if request["gradients"] else {}
     return {
-        "objectives": {"error": judged, **asdict(counted)},
+        "objectives": {"error": wrong, **asdict(counted)},
         # a backward pass takes twice the MACs of a forward pass
         "cost": {"examples": shown, "train_macs": 3 * counted.macs * shown},
-        "curve": [*curve[:-1], {**curve[-1], "validation_error": judged}],
+        "curve": [*curve[:-1], {**curve[-1], "validation_error": wrong, "validation_images": count}],
         "weights": _stored(store, genome, weights),
         "certificates": [certificate.to_json() for certificate in start.certificates],
         "initial": start.digest,

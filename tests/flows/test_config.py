@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,16 @@ def test_every_strategy_that_takes_founders_begins_with_them(kind: str, tmp_path
     file.write_bytes(genome.to_json())
     _, strategy, _ = planned(config(founders=[str(file)], strategy={"kind": kind}), Home(tmp_path))
     assert strategy.ask(1)[0].genome == genome
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux confines a process to cores")
+def test_there_are_as_many_slots_as_cores_that_may_be_used_unless_the_file_says_otherwise() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert config().slots.cpu == len(allowed)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert config().slots.cpu == 1
+        assert config().model_dump(mode="json")["slots"] == {"cpu": 1}, "the ledger holds the number"
+        assert config(slots={"cpu": 5}).slots.cpu == 5
+    finally:
+        os.sched_setaffinity(0, allowed)

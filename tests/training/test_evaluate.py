@@ -3,7 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.evaluate import BATCH, error
+from search import Fidelity
+from training.evaluate import BATCH, LEAST, error, judged
 
 
 class Threshold(nn.Module):
@@ -29,3 +30,9 @@ def test_no_gradient_is_kept() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     error(network, torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), (0, 1))
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_more_training_is_judged_on_as_many_images_or_more_and_never_on_more_than_there_are() -> None:
+    counts = [judged(Fidelity(examples), 6_000) for examples in (1, 7_999, 8_000, 12_000, 24_000, 10**6)]
+    assert counts == [LEAST, LEAST, 2_000, 3_000, 6_000, 6_000]
+    assert judged(Fidelity(10**6), 90) == 90

@@ -14,7 +14,9 @@ from morphism import CATALOGUE, Edit, Inapplicable
 from morphism.tensors import Constant, Source
 from search import INFRASTRUCTURAL, Candidate, Evaluation, Fidelity, WeightStore
 from tests.training.samples import SHAPE
-from training import DataSpec, Prepared, Recipe, Trainer, prepare, worker
+from training import DataSpec, Prepared, Recipe, Trainer, build, load, prepare, worker
+from training.evaluate import error
+from training.trainer import evaluate
 from training.worker import Outcome
 
 LIGHT = Fidelity(640)
@@ -265,3 +267,31 @@ def test_a_network_over_the_limits_is_not_built(trainer: Trainer) -> None:
     assert evaluation.status == "over_budget"
     assert "parameters must be at most 10" in evaluation.reason
     assert not list(narrow.scratch.iterdir())
+
+
+def test_a_short_schedule_is_judged_on_the_first_images_only(
+    trainer: Trainer, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got = trainer(Candidate(0, FOUNDER, fidelity=LIGHT), {})
+    assert got.curve[-1]["validation_images"] == prepared.sizes["validation"], "there are fewer than the least"
+    validation = load(prepared).validation
+    monkeypatch.setattr("training.evaluate.LEAST", 11)
+    request = trainer.request(Candidate(0, FOUNDER, fidelity=Fidelity(64)), {})
+    few = evaluate(request, str(prepared.file), str(trainer.store.directory))
+    assert few["curve"][-1]["validation_images"] == 16
+    alone = error(
+        build(*trainer.store.get(few["weights"])), validation.images[:16], validation.labels[:16], prepared.normal
+    )
+    assert few["objectives"]["error"] == alone
+
+
+def test_the_precision_that_was_measured_is_a_part_of_the_request(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate, found = Candidate(0, FOUNDER, fidelity=LIGHT), []
+    for fast in (True, False):
+        monkeypatch.setattr("training.loop.fast_bfloat16", lambda fast=fast: fast)
+        found.append(trainer.request(candidate, {})["recipe"]["precision"])
+    assert found == ["bfloat16", "float32"]
+    given = replace(trainer, recipe=Recipe(precision="bfloat16"))
+    assert given.request(candidate, {})["recipe"]["precision"] == "bfloat16"
