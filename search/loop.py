@@ -238,6 +238,7 @@ class _Loop:
             certificates=(),
             weights=first.weights if same else None,
             initial=None,
+            slot=None,
         )
 
     def land(self, number: int, outcome: Evaluation | BaseException) -> None:

@@ -13,15 +13,15 @@ Status = Literal[
     "ok",
     "build_error",
     "non_finite",
-    "over_budget",  # deterministic: final
+    "over_budget",
+    "out_of_memory",  # deterministic: final; a lack of memory that may pass is for the evaluator to sit out
     "killed",
     "lost",
     "timeout",
-    "out_of_memory",
     "io_error",  # infrastructural: tried again with the same seed
 ]
-DETERMINISTIC: frozenset[Status] = frozenset({"build_error", "non_finite", "over_budget"})
-INFRASTRUCTURAL: frozenset[Status] = frozenset({"killed", "lost", "timeout", "out_of_memory", "io_error"})
+DETERMINISTIC: frozenset[Status] = frozenset({"build_error", "non_finite", "over_budget", "out_of_memory"})
+INFRASTRUCTURAL: frozenset[Status] = frozenset({"killed", "lost", "timeout", "io_error"})
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Evaluation:
         certificates: one for each edit.
         twin: the number of the candidate whose evaluation this one repeats; None if it was trained itself.
         initial: SHA-256 of the tensors that training began with, in the store's format; None if it began with none.
+        slot: the name of the slot that it was evaluated in; None if it took none.
     """
 
     number: int
@@ -95,6 +96,7 @@ class Evaluation:
     certificates: tuple[Certificate, ...] = ()
     twin: int | None = None
     initial: str | None = None
+    slot: str | None = None
 
     @property
     def ok(self) -> bool:
