@@ -16,8 +16,26 @@ import torch
 from training.errors import BuildError, DataError, NonFinite
 
 
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def value(number: int) -> dict[str, Any]:
     return {"doubled": 2 * number}
+
+
+def process() -> dict[str, Any]:
+    return {"process": os.getpid()}
+
+
+def busy(seconds: float) -> dict[str, Any]:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return {}
 
 
 def surroundings() -> dict[str, Any]:
@@ -71,6 +89,7 @@ def leaving_a_thread_and_a_process() -> dict[str, Any]:
 FAILURES = {
     "memory": MemoryError(),
     "tensor": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    "device": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 bytes"),
     "non_finite": NonFinite("the loss must be finite"),
     "build": BuildError("weights must fit"),
     "bug": ZeroDivisionError("division by zero"),
