@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ class Slot:
     """Room for one child at a time.
 
     Attributes:
-        name: unlike all others, such as `cpu:0`, or `cuda:1/2` for the third slot of the second device.
+        name: unlike all others, beginning with the device's kind, such as `cpu:0`, or `cuda:1/2` for the third slot of
+            the second device.
         device: as torch names it: `cpu`, or `cuda:1`.
         share: of the device's memory that a child may use, above 0 and at most 1; nothing holds a child on the CPU to
             it.
@@ -37,6 +39,11 @@ class Slot:
     def whole(self) -> Slot:
         """Returns the slot that is all of this one's device, for one child in a process of its own."""
         return Slot(f"{self.device} alone", self.device)
+
+
+def kind_of(name: str) -> str:
+    """Returns the kind of device that a slot of this name is on: `cpu` or `cuda`."""
+    return re.split("[: ]", name)[0]
 
 
 def cpu_slots(count: int | None = None) -> tuple[Slot, ...]:

@@ -26,7 +26,7 @@ from training.loop import train
 from training.network import build, state
 from training.pool import Pool
 from training.recipe import Recipe
-from training.slots import Slot, cpu_slots
+from training.slots import Slot, cpu_slots, kind_of
 from training.sources import Labelled
 from training.worker import Outcome, landed, preload
 
@@ -104,6 +104,12 @@ class Trainer:
         for file in self.scratch.glob("[0-9]*-*"):
             if int(file.name.split("-")[0]) in numbers:
                 file.unlink()
+
+    def recall(self, candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> None:
+        """Learns from what is recorded which networks do not fit, as it did when they were evaluated."""
+        for number, evaluation in evaluations.items():
+            if evaluation.status == "out_of_memory" and evaluation.slot:
+                self.lessons.learn(number, kind_of(evaluation.slot), candidates[number].genome)
 
     def needed_weights(self) -> set[str]:
         """Returns the digests of weights that no evaluation names and that must stay: of landed results, the origin."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from training.errors import BuildError, DataError, NonFinite
+from training.trainer import evaluate
 
 
 def alive(pid: int) -> bool:
@@ -84,6 +86,20 @@ def leaving_a_thread_and_a_process() -> dict[str, Any]:
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     return {"left": process.pid}
+
+
+def fitting_alone(request: Any, file: str, directory: str, device: str, share: float) -> dict[str, Any]:
+    """Trains as `evaluate` does, if it has all of the device."""
+    if share < 1:
+        raise torch.OutOfMemoryError("CUDA out of memory. It is the fault of the others")
+    return evaluate(request, file, directory, device, share)
+
+
+def cramped(request: Any, file: str, directory: str, device: str, share: float) -> dict[str, Any]:
+    """Trains as `evaluate` does, in a process that may not grow by more than 64 MiB."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 64 * 2**20,) * 2)
+    return evaluate(request, file, directory, device, share)
 
 
 FAILURES = {

@@ -41,7 +41,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Tensor, "backward", lambda _: None)
     monkeypatch.setattr(loop, "POINTS", 0)
     monkeypatch.setattr(loop, "default_generator", lambda _: torch.Generator())
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+    monkeypatch.setattr(torch.random, "fork_rng", lambda **_: nullcontext())
     with FakeTensorMode():
         yield
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from training.slots import Slot, cpu_slots, cuda_slots
+from training.slots import Slot, cpu_slots, cuda_slots, kind_of
 
 
 def test_cpu_slots_are_as_many_as_asked_for_or_as_the_cores_of_this_process() -> None:
@@ -26,6 +26,11 @@ def test_cuda_slots_divide_each_device_and_fill_the_devices_in_turn() -> None:
 def test_the_whole_of_a_device_is_one_slot_in_a_process_of_its_own() -> None:
     first, second = cuda_slots([1], 2)
     assert first.whole() == second.whole() == Slot("cuda:1 alone", "cuda:1", 1.0, warm=False)
+
+
+def test_a_name_tells_the_kind_of_device() -> None:
+    for slot in (*cpu_slots(2), *cuda_slots([0, 11], 2)):
+        assert kind_of(slot.name) == kind_of(slot.whole().name) == slot.kind
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.1, float("nan")])
