@@ -82,7 +82,7 @@ def resume(
 
 @app.command()
 def show(name: str, home: HomeOption = HOME) -> None:
-    """Show a search's front, best network, costs, failures and gains over the no-op control."""
+    """Show a search's front, best network, costs, slots, failures and gains over the no-op control."""
     from flows import terminal
     from search import Ledger
 

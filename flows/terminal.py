@@ -160,7 +160,7 @@ def summary(ledger: Ledger, screen: Console) -> None:
 
 def _slots(ledger: Ledger, screen: Console) -> None:
     for slot, attempts, seconds in ledger.occupancy():
-        screen.print(f"Slot {slot}: {attempts} evaluations in {seconds:.0f} s")
+        screen.print(f"Slot {slot}: {seconds:.0f} s, attempts {attempts}")
     running = ", ".join(f"{number} for {seconds:.0f} s" for number, seconds in ledger.running())
     if running:
         screen.print(f"In training: {running}")
