@@ -17,6 +17,7 @@ from strategies import RandomSearch
 
 if TYPE_CHECKING:
     from training.data import Prepared
+    from training.slots import Slot
     from training.trainer import Trainer
 
 DATA, FOUNDERS, WEIGHTS = "data.safetensors", "founders", "weights"  # of one search, in its directory
@@ -104,8 +105,39 @@ def keep(config: SearchConfig, home: Home, prepared: "Prepared", begun: Origin |
     return type(prepared).at(own)
 
 
-def trainer(config: SearchConfig, home: Home, prepared: "Prepared") -> "Trainer":
-    """Returns the evaluator of a search."""
+def slots(config: SearchConfig) -> "tuple[Slot, ...]":
+    """Returns the slots that a configuration asks for.
+
+    Raises:
+        BadInput: a device is not there.
+    """
+    from training.slots import cpu_slots, cuda_slots
+
+    if config.slots.cuda is None:
+        return cpu_slots(config.slots.cpu)
+    there, wanted = _cuda_devices(), config.slots.cuda.devices
+    if not there:
+        raise BadInput(
+            "slots.cuda must be left out where torch finds no CUDA device: use slots: {cpu: N}, or look whether "
+            "nvidia-smi lists a device and torch is a build for its driver"
+        )
+    if wanted != "all" and (missing := sorted(set(wanted) - set(range(there)))):
+        raise BadInput(f"slots.cuda.devices must be among 0 to {there - 1}, which torch finds; got {missing}")
+    return cuda_slots(range(there) if wanted == "all" else wanted, config.slots.cuda.per_device)
+
+
+def _cuda_devices() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def trainer(
+    config: SearchConfig, home: Home, prepared: "Prepared", places: "tuple[Slot, ...] | None" = None
+) -> "Trainer":
+    """Returns the evaluator of a search, which trains in these slots; on each core if none are given."""
+    from training.pool import Pool
+    from training.slots import cpu_slots
     from training.trainer import Trainer
 
     directory = home.search(config.name)
@@ -119,16 +151,20 @@ def trainer(config: SearchConfig, home: Home, prepared: "Prepared") -> "Trainer"
         config.space.budgets,
         _origin(directory),
         config.strategy.variation.choice == "gradient",
+        Pool(places or cpu_slots()),
     )
 
 
 def tidy(ledger: Ledger, evaluator: "Trainer") -> None:
     """Removes what a killed session left behind: weights without an evaluation, results that are recorded.
 
+    The evaluator learns again which networks do not fit.
+
     A result that landed and is not recorded stays, with its weights, and is taken instead of training again.
     """
     evaluations = ledger.evaluations()
     evaluator.clear(set(evaluations))
+    evaluator.recall(ledger.candidates([n for n, e in evaluations.items() if e.status == "out_of_memory"]), evaluations)
     kept = {evaluation.weights for evaluation in evaluations.values() if evaluation.weights}
     evaluator.store.collect(kept | evaluator.needed_weights())
 

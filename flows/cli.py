@@ -59,17 +59,22 @@ def resume(
     ] = None,
     candidates: Annotated[int | None, typer.Option(help="New bound of the whole search's candidates.")] = None,
     examples: Annotated[int | None, typer.Option(help="New bound of the whole search's training examples.")] = None,
-    slots: Annotated[int | None, typer.Option(help="How many children are trained at a time.")] = None,
+    slots: Annotated[
+        str | None,
+        typer.Option(
+            help="Where children are trained, how many at a time: N or cpu:N, cuda:N (on each device), cuda:N@0,1."
+        ),
+    ] = None,
     home: HomeOption = HOME,
 ) -> None:
     """Go on with a search where it stopped."""
-    from flows.config import validated
+    from flows.config import Slots, validated
     from search import Ledger
 
     with Ledger.read(Home(home).search(name)) as ledger:
         document = {**ledger.config, "name": name}
     if slots is not None:
-        document["slots"] = {"cpu": slots}
+        document["slots"] = Slots.words(slots)
     bounds = {"seconds": seconds, "candidates": candidates, "examples": examples}
     document["budget"] = {**document["budget"], **{key: bound for key, bound in bounds.items() if bound is not None}}
     _run(validated(document, name), home)
@@ -77,7 +82,7 @@ def resume(
 
 @app.command()
 def show(name: str, home: HomeOption = HOME) -> None:
-    """Show a search's front, best network, costs, failures and gains over the no-op control."""
+    """Show a search's front, best network, costs, slots, failures and gains over the no-op control."""
     from flows import terminal
     from search import Ledger
 

@@ -1,7 +1,7 @@
 """SearchConfig: a whole experiment as one validated value, read from YAML and shown as a form by Prefect."""
 
 import math
-import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +14,7 @@ from genomes.spaces.residual import ResidualLimits
 from search import Budget, Fidelity
 from strategies import RandomSettings
 from training.recipe import Recipe
+from training.slots import cores
 from training.spec import DataSpec
 
 MAX_BYTES = 64 * 1024
@@ -23,19 +24,67 @@ OBJECTIVES = ("error", "parameters", "macs", "activation_bytes")
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def cores() -> int:
-    """Returns how many cores this process may use, which is fewer than there are in many a container."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, MAX_SLOTS)
+class CudaSlots(BaseModel):
+    """Which CUDA devices are used, and how many children share each."""
+
+    model_config = STRICT
+    devices: Annotated[
+        Literal["all"] | tuple[Annotated[int, Field(ge=0, le=63)], ...],
+        Field(description="their indices as torch counts them, or all"),
+    ] = "all"
+    per_device: Annotated[int, Field(ge=1, le=64, description="each child may use this fraction of its memory")] = 1
+
+    @model_validator(mode="after")
+    def _meant(self) -> Self:
+        """Refuses a list of devices that is none."""
+        if self.devices != "all" and (not self.devices or len(set(self.devices)) < len(self.devices)):
+            raise ValueError(f"devices must be all, or one or more different indices, got {list(self.devices)}")
+        return self
 
 
 class Slots(BaseModel):
-    """How many children are trained at a time; the number may differ when a search is resumed."""
+    """Where children are trained and how many at a time, on CPU or on CUDA; may differ when a search is resumed."""
 
     model_config = STRICT
     cpu: Annotated[
-        int, Field(ge=1, le=MAX_SLOTS, description="processes of one thread each; the cores that may be used")
-    ] = Field(default_factory=cores)
+        int | None, Field(ge=1, le=MAX_SLOTS, description="processes of one thread each; none: the cores")
+    ] = None
+    cuda: Annotated[CudaSlots | None, Field(description="fractions of CUDA devices; none: the CPU")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _somewhere(cls, given: Any) -> Any:
+        """Returns a slot for each core that may be used, if nothing is asked for."""
+        return {"cpu": min(cores(), MAX_SLOTS)} if given == {} else given
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        """Refuses two kinds of device, or none."""
+        if (self.cpu is None) == (self.cuda is None):
+            raise ValueError(
+                "slots must have cpu or cuda, not both and not none: with both, a child's numbers would depend on "
+                "where it happened to be trained"
+            )
+        return self
+
+    @classmethod
+    def words(cls, text: str) -> dict[str, Any]:
+        """Returns the document that a few words of the command line stand for.
+
+        Args:
+            text: `4` or `cpu:4`, `cuda:4` (on each device), or `cuda:4@0,1` (on these).
+
+        Raises:
+            BadInput: it is none of these.
+        """
+        found = re.fullmatch(r"(?:(cpu):)?(\d{1,4})|(cuda):(\d{1,4})(?:@(\d{1,3}(?:,\d{1,3})*))?", text)
+        if not found:
+            raise BadInput(f"slots must be N, cpu:N, cuda:N (on each device) or cuda:N@0,1 (on these), got {text!r}")
+        _, count, cuda, per_device, devices = found.groups()
+        if not cuda:
+            return {"cpu": int(count)}
+        chosen = [int(device) for device in devices.split(",")] if devices else "all"
+        return {"cuda": {"devices": chosen, "per_device": int(per_device)}}
 
 
 class Strategy(BaseModel):

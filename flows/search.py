@@ -18,7 +18,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import report
-from flows.assembly import FREE, keep, planned, tidy, trainer
+from flows.assembly import FREE, keep, planned, slots, tidy, trainer
 from flows.config import SearchConfig
 from flows.home import Home
 from flows.terminal import display
@@ -33,9 +33,10 @@ THREADS = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_w
 def child(label: str, work: Callable[[], Evaluation]) -> State[Any]:  # noqa: ARG001  Prefect reads the label
     """Evaluates one child; `label` names the task run, whose state and message say what became of it."""
     evaluation = work()
+    where = f" on {evaluation.slot}" if evaluation.slot else ""
     if evaluation.ok:
-        return Completed(message=f"error {evaluation.objectives['error']:.4f}")
-    return Failed(message=f"{evaluation.status}: {evaluation.reason}")
+        return Completed(message=f"error {evaluation.objectives['error']:.4f}{where}")
+    return Failed(message=f"{evaluation.status}{where}: {evaluation.reason}")
 
 
 @flow(
@@ -56,18 +57,20 @@ def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any
 
     place, document = Home(home), config.model_dump(mode="json")
     place.make()
+    places = slots(config)
     prepared, strategy, begun = planned(config, place)
     tracker = Tracker(place, config.name, config.tracking, config.facts())
     if config.name not in place.names():
         tracker.check()  # a new search wants to know; one that goes on is not stopped by a dead server
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.create(place.search(config.name), document, FREE))
-        evaluator = trainer(config, place, keep(config, place, prepared, begun))
+        evaluator = trainer(config, place, keep(config, place, prepared, begun), places)
         tidy(ledger, evaluator)
         stack.enter_context(tracker.running())
         stack.callback(stop_children)
-        watch = stack.enter_context(display(config.budget))
-        progress = drive(strategy, dispatcher(evaluator), ledger, config.budget, config.slots.cpu, watch)
+        stack.callback(evaluator.pool.close)
+        watch = stack.enter_context(display(config.budget, evaluator.pool.occupied))
+        progress = drive(strategy, dispatcher(evaluator), ledger, config.budget, len(places), watch)
     best = progress.best
     return {
         "evaluations": progress.spent.evaluations,

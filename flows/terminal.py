@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +19,10 @@ from flows import report
 from morphism import Certificate
 from search import Budget, Candidate, Evaluation, Ledger, Progress
 
+if TYPE_CHECKING:
+    from training.pool import Occupied
+
+Occupants = Callable[[], "tuple[Occupied, ...]"]
 WIDTH = max(80, shutil.get_terminal_size((120, 40)).columns)
 
 
@@ -29,8 +34,8 @@ def console() -> Console:
 class Display:
     """Shows each event of a search: redrawn in place on a terminal, else one line for each finished child."""
 
-    def __init__(self, budget: Budget, screen: Console, live: Live) -> None:
-        self.budget, self.screen, self.live = budget, screen, live
+    def __init__(self, budget: Budget, screen: Console, live: Live, occupied: Occupants = tuple) -> None:
+        self.budget, self.screen, self.live, self.occupied = budget, screen, live, occupied
         self.told = -1
 
     def __call__(self, progress: Progress) -> None:
@@ -75,16 +80,32 @@ class Display:
         )
         bar.add_task("", completed=round(100 * progress.share))
         table = evaluations_table([*progress.front][:8], {}, "Pareto front so far")
-        now = Text(f"training: {', '.join(map(str, progress.in_flight)) or 'nothing'}", style="dim")
-        return Group(bar, Text(self.line(progress)), now, table)
+        return Group(bar, Text(self.line(progress)), Now(progress.in_flight, self.occupied), table)
+
+
+class Now:
+    """What is being trained, where and for how long; told anew at each drawing, since that is several a second."""
+
+    def __init__(self, in_flight: tuple[int, ...], occupied: Occupants) -> None:
+        self.in_flight, self.occupied = in_flight, occupied
+
+    def __rich__(self) -> Text:
+        places = {one.number: f" on {one.slot} for {one.seconds:.0f} s" for one in self.occupied()}
+        children = [f"{number}{places.get(number, '')}" for number in self.in_flight]
+        return Text(f"training: {', '.join(children) or 'nothing'}", style="dim")
 
 
 @contextmanager
-def display(budget: Budget) -> Iterator[Display]:
-    """Yields a display that `drive` can call."""
+def display(budget: Budget, occupied: Occupants = tuple) -> Iterator[Display]:
+    """Yields a display that `drive` can call.
+
+    Args:
+        budget: of the search.
+        occupied: returns who is in which slot.
+    """
     screen = console()
     with Live(console=screen, refresh_per_second=4, transient=True, auto_refresh=screen.is_terminal) as live:
-        yield Display(budget, screen, live)
+        yield Display(budget, screen, live, occupied)
 
 
 def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], title: str) -> Table:
@@ -126,6 +147,7 @@ def summary(ledger: Ledger, screen: Console) -> None:
         f"Spent: {spent.elapsed_seconds:.0f} s, {spent.evaluations} of {spent.candidates} children, "
         f"{spent.examples:,.0f} examples, {spent.train_seconds:.0f} s of training"
     )
+    _slots(ledger, screen)
     _certificates(candidates, evaluations, screen)
     failures = [e for e in evaluations.values() if not e.ok]
     screen.print(f"Failures: {len(failures) or 'none'}")
@@ -134,6 +156,14 @@ def summary(ledger: Ledger, screen: Console) -> None:
     if len(failures) > 10:
         screen.print(f"  and {len(failures) - 10} more")
     _gains(candidates, evaluations, screen)
+
+
+def _slots(ledger: Ledger, screen: Console) -> None:
+    for slot, attempts, seconds in ledger.occupancy():
+        screen.print(f"Slot {slot}: {seconds:.0f} s, attempts {attempts}")
+    running = ", ".join(f"{number} for {seconds:.0f} s" for number, seconds in ledger.running())
+    if running:
+        screen.print(f"In training: {running}")
 
 
 def _certificates(candidates: dict[int, Candidate], evaluations: dict[int, Evaluation], screen: Console) -> None:

@@ -23,7 +23,7 @@ from search.lock import locked
 from search.protocol import Candidate, Evaluation
 from search.view import View
 
-SCHEMA = 2
+SCHEMA = 3
 FILE = "ledger.sqlite"
 NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})  # a quota and a size limit look like an I/O error
 
@@ -220,8 +220,8 @@ class Ledger(View):
 
     def _ended(self, evaluation: Evaluation) -> None:
         self._db.execute(
-            "UPDATE attempt SET outcome = ?, reason = ?, ended = ? WHERE number = ? AND outcome IS NULL",
-            (evaluation.status, evaluation.reason, time.time(), evaluation.number),
+            "UPDATE attempt SET outcome = ?, reason = ?, slot = ?, ended = ? WHERE number = ? AND outcome IS NULL",
+            (evaluation.status, evaluation.reason, evaluation.slot, time.time(), evaluation.number),
         )
 
     @contextmanager

@@ -239,6 +239,7 @@ class _Loop:
             weights=first.weights if same else None,
             initial=None,
             gradients=first.gradients if same else {},
+            slot=None,
         )
 
     def land(self, number: int, outcome: Evaluation | BaseException) -> None:

@@ -13,15 +13,15 @@ Status = Literal[
     "ok",
     "build_error",
     "non_finite",
-    "over_budget",  # deterministic: final
+    "over_budget",
+    "out_of_memory",  # deterministic: final; a lack of memory that may pass is for the evaluator to sit out
     "killed",
     "lost",
     "timeout",
-    "out_of_memory",
     "io_error",  # infrastructural: tried again with the same seed
 ]
-DETERMINISTIC: frozenset[Status] = frozenset({"build_error", "non_finite", "over_budget"})
-INFRASTRUCTURAL: frozenset[Status] = frozenset({"killed", "lost", "timeout", "out_of_memory", "io_error"})
+DETERMINISTIC: frozenset[Status] = frozenset({"build_error", "non_finite", "over_budget", "out_of_memory"})
+INFRASTRUCTURAL: frozenset[Status] = frozenset({"killed", "lost", "timeout", "io_error"})
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Evaluation:
         initial: SHA-256 of the tensors that training began with, in the store's format; None if it began with none.
         gradients: for edits that could be made of it, by `morphism.place`, how much the loss wants what they add; empty
             unless the variation chooses by it.
+        slot: the name of the slot that it was evaluated in; None if it took none.
     """
 
     number: int
@@ -98,6 +99,7 @@ class Evaluation:
     twin: int | None = None
     initial: str | None = None
     gradients: Mapping[str, float] = field(default_factory=dict)
+    slot: str | None = None
 
     @property
     def ok(self) -> bool:

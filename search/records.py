@@ -69,7 +69,8 @@ def evaluation_json(evaluation: Evaluation) -> str:
         ValueError: a number in it is not finite.
     """
     certificates = [certificate.to_json() for certificate in evaluation.certificates]
-    facts = {name: getattr(evaluation, name) for name in ("number", "status", "weights", "reason", "twin", "initial")}
+    texts = ("number", "status", "weights", "reason", "twin", "initial", "slot")
+    facts = {name: getattr(evaluation, name) for name in texts}
     numbers = {name: dict(getattr(evaluation, name)) for name in ("objectives", "cost", "gradients")}
     return dump({**facts, **numbers, "curve": [dict(p) for p in evaluation.curve], "certificates": certificates})
 

@@ -20,12 +20,14 @@ CREATE TABLE parent (
 ) WITHOUT ROWID;
 
 -- Each start of an evaluation. `outcome` is null while it runs, then a status, or 'interrupted' if this program died.
--- Times are seconds since 1970 by the system's clock, for people only.
+-- `slot` is the name of where it ran, known when it ends. Times are seconds since 1970 by the system's clock, for
+-- people only.
 CREATE TABLE attempt (
   seq INTEGER PRIMARY KEY,
   number INTEGER NOT NULL REFERENCES candidate,
   outcome TEXT,
   reason TEXT,
+  slot TEXT,
   started REAL NOT NULL,
   ended REAL
 );

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -33,6 +34,32 @@ class Spent:
     examples: float = 0.0
     train_seconds: float = 0.0
     elapsed_seconds: float = 0.0
+
+
+class Occupancy(NamedTuple):
+    """What a slot did, over all sessions of a search.
+
+    Attributes:
+        slot: its name.
+        attempts: evaluations that ended in it, failures among them.
+        seconds: of wall clock that these took.
+    """
+
+    slot: str
+    attempts: int
+    seconds: float
+
+
+class Running(NamedTuple):
+    """An evaluation that has begun and not ended.
+
+    Attributes:
+        number: the candidate's.
+        seconds: for how long, by the system's clock.
+    """
+
+    number: int
+    seconds: float
 
 
 class Event(NamedTuple):
@@ -136,6 +163,19 @@ class View:
         """Returns the outcome of each start of an evaluation: a status, `interrupted`, or None while it runs."""
         rows = self._db.execute("SELECT outcome FROM attempt WHERE number = ? ORDER BY seq", (number,))
         return [outcome for (outcome,) in rows]
+
+    def occupancy(self) -> list[Occupancy]:
+        """Returns what each slot did, by name."""
+        rows = self._db.execute(
+            "SELECT slot, count(*), sum(ended - started) FROM attempt WHERE slot IS NOT NULL "
+            "GROUP BY slot ORDER BY slot"
+        )
+        return [Occupancy(*row) for row in rows]
+
+    def running(self) -> list[Running]:
+        """Returns what is being evaluated; after a crash, until the search goes on, what was."""
+        rows = self._db.execute("SELECT number, ? - started FROM attempt WHERE outcome IS NULL", (time.time(),))
+        return [Running(*row) for row in rows]
 
     def ancestors(self, number: int) -> list[int]:
         """Returns the numbers of all ancestors, oldest first."""

@@ -15,6 +15,10 @@ class NonFinite(TrainingError):
     """The loss became NaN or infinite."""
 
 
+class PoolClosed(TrainingError):
+    """There are no slots any more, since the search has ended."""
+
+
 class DataError(TrainingError):
     """A data set is unknown, missing or malformed; the message says how to get it."""
 

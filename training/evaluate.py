@@ -29,13 +29,13 @@ def error(network: nn.Module, images: Tensor, labels: Tensor, normal: tuple[floa
     """Returns the share of wrongly classified images, in [0, 1]; in float32, as the network will be used.
 
     Args:
-        network: returns logits `[N, K]`.
+        network: returns logits `[N, K]`; on the device of the images.
         images: uint8 `[M, C, H, W]`.
         labels: int64 `[M]`.
         normal: as in `training.loop.train`.
     """
     network.eval()
-    wrong = torch.zeros((), dtype=torch.int64)
+    wrong = torch.zeros((), dtype=torch.int64, device=images.device)
     with vectorised(network):
         for some, wanted in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True):
             wrong += (network(normalised(some, normal)).argmax(1) != wanted).sum()

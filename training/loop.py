@@ -1,18 +1,17 @@
-"""The training loop: flat, on tensors that are already where they are needed."""
+"""The training loop: flat, on tensors that are already where they are needed: the images' device is used for all."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from search import Fidelity
+from training.devices import default_generator, fast_bfloat16
 from training.errors import NonFinite
 from training.recipe import Recipe
 from training.vectorised import vectorised
@@ -31,15 +30,15 @@ def train(
 ) -> list[Mapping[str, float]]:
     """Trains a network in place over one complete schedule and returns its learning curve.
 
-    On one thread, the same arguments give the same weights bit for bit.
+    On one thread of one machine's CPU, the same arguments give the same weights bit for bit.
 
     Args:
-        network: takes float images `[N, C, H, W]`, returns logits `[N, K]`.
+        network: takes float images `[N, C, H, W]`, returns logits `[N, K]`; on the device of the images.
         images: all of them, uint8 `[M, C, H, W]`; normalised batch by batch.
         labels: int64 `[M]`.
         recipe: how.
         fidelity: how much.
-        generator: of the order, the augmentation and dropout.
+        generator: of the order, the augmentation and dropout; on the device of the images, and so are its numbers.
         normal: mean and standard deviation that inputs are normalised by, on the scale 0 to 1.
 
     Returns:
@@ -51,22 +50,23 @@ def train(
     size = min(recipe.batch_size, len(images))
     steps = max(1, math.ceil(fidelity.examples / size))
     optimizer = _optimizer(network, recipe)
-    half = settled(recipe).precision == "bfloat16"
-    order = torch.empty(0, dtype=torch.int64)
+    device = images.device
+    half = settled(recipe, device).precision == "bfloat16"
+    order = torch.empty(0, dtype=torch.int64, device=device)
     curve: list[Mapping[str, float]] = []
-    total, since = torch.zeros(()), 0
+    total, since = torch.zeros((), device=device), 0
     network.train().to(memory_format=torch.channels_last)
-    with torch.random.fork_rng(devices=[]), vectorised(network):
-        torch.default_generator.manual_seed(generator.initial_seed())  # dropout takes no generator of its own
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), vectorised(network):
+        default_generator(device).manual_seed(generator.initial_seed())  # dropout takes no generator of its own
         for step in range(1, steps + 1):
             if len(order) < size:
-                order = torch.cat([order, torch.randperm(len(images), generator=generator)])
+                order = torch.cat([order, torch.randperm(len(images), generator=generator, device=device)])
             chosen, order = order[:size], order[size:]
             batch = normalised(augmented(images[chosen], recipe, generator), normal)
             rate = recipe.rate(step / (steps + 1))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 logits = network(batch)
             loss = functional.cross_entropy(logits.float(), labels[chosen], label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
@@ -78,7 +78,7 @@ def train(
                 if not math.isfinite(mean):
                     raise NonFinite(f"the loss must be finite, it is {mean} after {step * size:,} examples")
                 curve.append({"examples": step * size, "loss": mean, "learning_rate": rate})
-                total, since = torch.zeros(()), 0
+                total, since = torch.zeros((), device=device), 0
     return curve
 
 
@@ -88,16 +88,16 @@ def augmented(batch: Tensor, recipe: Recipe, generator: torch.Generator) -> Tens
     Args:
         batch: uint8 `[N, C, H, W]`.
         recipe: its `crop` and `flip`.
-        generator: of the shifts.
+        generator: of the shifts, on the device of the batch.
     """
     count, _, height, width = batch.shape
     if recipe.crop:
-        down, right = torch.randint(0, 2 * recipe.crop + 1, (2, count), generator=generator)
+        down, right = torch.randint(0, 2 * recipe.crop + 1, (2, count), generator=generator, device=batch.device)
         padded = functional.pad(batch, (recipe.crop,) * 4)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view [N, C, shifts, shifts, H, W]
-        batch = windows[torch.arange(count), :, down, right]
+        batch = windows[torch.arange(count, device=batch.device), :, down, right]
     if recipe.flip:
-        mirrored = torch.rand(count, generator=generator) < 0.5
+        mirrored = torch.rand(count, generator=generator, device=batch.device) < 0.5
         batch = torch.where(mirrored.view(-1, 1, 1, 1), batch.flip(3), batch)
     return batch
 
@@ -109,28 +109,11 @@ def normalised(batch: Tensor, normal: tuple[float, float]) -> Tensor:
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
-@lru_cache(1)
-def fast_bfloat16() -> bool:
-    """Says whether this processor multiplies matrices faster in bfloat16 than in float32; measured once, in some 10 ms.
-
-    With instructions for it, it is twice as fast (Zen 4, 1.9 to 2.1 on a busy machine), so the best of five is enough.
-    """
-    fastest = {}
-    for kind in (torch.bfloat16, torch.float32):
-        matrix, seconds = torch.ones(256, 256, dtype=kind), list[float]()
-        for _ in range(5):
-            begun = time.perf_counter()
-            torch.mm(matrix, matrix)
-            seconds.append(time.perf_counter() - begun)
-        fastest[kind] = min(seconds)
-    return fastest[torch.bfloat16] < fastest[torch.float32]
-
-
-def settled(recipe: Recipe) -> Recipe:
-    """Returns the recipe with the precision that `auto` means on this machine."""
+def settled(recipe: Recipe, device: torch.device) -> Recipe:
+    """Returns the recipe with the precision that `auto` means on a device of this machine."""
     if recipe.precision != "auto":
         return recipe
-    return replace(recipe, precision="bfloat16" if fast_bfloat16() else "float32")
+    return replace(recipe, precision="bfloat16" if fast_bfloat16(device) else "float32")
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
@@ -139,4 +122,7 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    fused = True if parameters[0].is_cuda else None  # one launch a step; on the CPU it gains nothing
+    return torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused
+    )

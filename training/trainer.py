@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,32 @@ from genomes import Genome, InvalidGenome, Limits, check, cost
 from morphism import Certificate
 from search import DETERMINISTIC, Candidate, CorruptWeights, Evaluation, Fidelity, Status, WeightStore
 from training import data
+from training.devices import claim
 from training.errors import NonFinite
 from training.evaluate import error, judged
 from training.inherit import Heritage, givers, inherit
+from training.lessons import Lessons
 from training.loop import settled, train
 from training.network import build, state
+from training.pool import Pool
 from training.recipe import Recipe
 from training.sensitivity import sensitivities
-from training.worker import Outcome, landed, preload, run_isolated
+from training.slots import Slot, cpu_slots, kind_of
+from training.sources import Labelled
+from training.worker import Outcome, landed, preload
 
-FINAL = DETERMINISTIC | {"ok"}  # another attempt would end alike
+# Another attempt would end alike; that memory ran out may have been in company, and is not known from a file.
+FINAL = (DETERMINISTIC | {"ok"}) - {"out_of_memory"}
 
 Request = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """An evaluator; safe to call from several threads, one slot each.
+    """An evaluator; safe to call from any number of threads.
+
+    A candidate for which there is no memory in its slot is trained once more, alone on the device. If there is none
+    even then, that is its evaluation, and candidates that need no less are refused from then on.
 
     Attributes:
         store: of the search's weights.
@@ -44,6 +54,8 @@ class Trainer:
         limits: of the networks; one that is over them is not built.
         origin: the digest, in the store, of the user's own network, which founders of its genome begin with.
         gradients: whether evaluations say which edits the loss wants.
+        pool: the slots; one for each core unless it is given.
+        lessons: of networks that do not fit.
     """
 
     store: WeightStore
@@ -55,6 +67,8 @@ class Trainer:
     limits: Limits | None = None
     origin: str | None = None
     gradients: bool = False
+    pool: Pool = field(default_factory=lambda: Pool(cpu_slots()))
+    lessons: Lessons = field(default_factory=Lessons)
 
     def __post_init__(self) -> None:
         """Gets the server that children are forked from ready."""
@@ -69,25 +83,24 @@ class Trainer:
                 check(candidate.genome, limits)
             except InvalidGenome as error:
                 return Evaluation(candidate.number, status, reason=str(error))
+        if refused := self.lessons.refusal(self.pool.kind, candidate.genome):
+            return Evaluation(candidate.number, "over_budget", reason=refused)
         request = self.request(candidate, parents)
         text = json.dumps(request, sort_keys=True)
         file = self.scratch / f"{candidate.number}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-        outcome = self._harvested(file) or run_isolated(
-            evaluate,
-            request,
-            str(self.prepared.file.absolute()),
-            str(self.store.directory.absolute()),
-            result=file,
-            timeout=self.timeout,
-        )
-        return _evaluation(candidate.number, outcome, [parents[number] for number in givers(candidate)])
+        harvested = self._harvested(file)
+        outcome, slot = (harvested, None) if harvested else self._trained(candidate, request, file)
+        evaluation = _evaluation(candidate.number, outcome, [parents[number] for number in givers(candidate)])
+        return replace(evaluation, slot=slot)
 
     def request(self, candidate: Candidate, parents: Mapping[int, Evaluation]) -> Request:
         """Returns all that determines the result, as JSON values; its digest names the result file."""
+        # of a CUDA device only the child asks: here that would take a context of its own
+        recipe = settled(self.recipe, torch.device("cpu")) if self.pool.kind == "cpu" else self.recipe
         return {
             "heritage": Heritage.of(candidate, parents, self.seed, self.origin).to_json(),
             "fidelity": asdict(candidate.fidelity),
-            "recipe": asdict(settled(self.recipe)),
+            "recipe": asdict(recipe),
             "data": self.prepared.file.name,
             "gradients": self.gradients,
         }
@@ -98,11 +111,42 @@ class Trainer:
             if int(file.name.split("-")[0]) in numbers:
                 file.unlink()
 
+    def recall(self, candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> None:
+        """Learns from what is recorded which networks do not fit, as it did when they were evaluated."""
+        for number, evaluation in evaluations.items():
+            if evaluation.status == "out_of_memory" and evaluation.slot:
+                self.lessons.learn(number, kind_of(evaluation.slot), candidates[number].genome)
+
     def needed_weights(self) -> set[str]:
         """Returns the digests of weights that no evaluation names and that must stay: of landed results, the origin."""
         outcomes = filter(None, map(landed, self.scratch.glob("*.json")))
         found = {outcome.value["weights"] for outcome in outcomes if outcome.status == "ok"}
         return found | ({self.origin} if self.origin else set())
+
+    def _trained(self, candidate: Candidate, request: Request, file: Path) -> tuple[Outcome, str]:
+        """Returns how training went, and the name of the slot; if memory ran out, how it went alone on the device."""
+        with self.pool.one(candidate.number) as slot:
+            outcome = self._run(slot, request, file)
+        if outcome.status != "out_of_memory":
+            return outcome, slot.name
+        with self.pool.alone(slot, candidate.number) as whole:
+            second = self._run(whole, request, file)
+            if second.status == "out_of_memory":
+                self.lessons.learn(candidate.number, whole.kind, candidate.genome)
+        return replace(second, seconds=outcome.seconds + second.seconds), whole.name
+
+    def _run(self, slot: Slot, request: Request, file: Path) -> Outcome:
+        return self.pool.run(
+            slot,
+            evaluate,
+            request,
+            str(self.prepared.file.absolute()),
+            str(self.store.directory.absolute()),
+            slot.device,
+            slot.share,
+            result=file,
+            timeout=self.timeout,
+        )
 
     def _harvested(self, file: Path) -> Outcome | None:
         """Returns what an earlier session's child left, if it is final and its weights are there."""
@@ -114,13 +158,17 @@ class Trainer:
         return outcome
 
 
-def evaluate(request: Request, file: str, directory: str) -> dict[str, Any]:
+def evaluate(request: Request, file: str, directory: str, device: str = "cpu", share: float = 1.0) -> dict[str, Any]:
     """Runs in the child: inherits, certifies, trains, judges, and stores the weights.
+
+    First weights are made and certified on the CPU whatever the device, so that whoever has none can derive them.
 
     Args:
         request: see `Trainer.request`.
         file: of the prepared data.
         directory: of the weight store.
+        device: that it trains and judges on, as torch names it.
+        share: of the device's memory that it may use.
 
     Raises:
         BuildError: the weights do not fit, the edits do not lead to the genome, or a morphism failed its certificate.
@@ -129,16 +177,17 @@ def evaluate(request: Request, file: str, directory: str) -> dict[str, Any]:
         SearchError: weights to inherit are damaged, or the disk is full.
     """
     store, prepared = WeightStore(Path(directory)), data.Prepared.at(Path(file))
-    split = data.load(prepared)
+    split, place = data.load(prepared), claim(device, share)
     heritage = Heritage.from_json(request["heritage"])
     genome, start = heritage.genome, inherit(heritage, store, split.train.images, prepared.normal)
-    network = build(genome, start.weights)
-    generator = torch.Generator().manual_seed(heritage.seed)
+    network = build(genome, start.weights).to(place)
+    generator = torch.Generator(place).manual_seed(heritage.seed)
     recipe, fidelity = Recipe(**request["recipe"]), Fidelity(**request["fidelity"])
-    curve = train(network, split.train.images, split.train.labels, recipe, fidelity, generator, prepared.normal)
-    count = judged(fidelity, len(split.validation.labels))
-    wrong = error(network, split.validation.images[:count], split.validation.labels[:count], prepared.normal)
-    counted, shown, weights = cost(genome), curve[-1]["examples"], state(network)
+    shown_to, judged_on = _uploaded(file, place)
+    curve = train(network, *shown_to, recipe, fidelity, generator, prepared.normal)
+    count = judged(fidelity, len(judged_on.labels))
+    wrong = error(network, judged_on.images[:count], judged_on.labels[:count], prepared.normal)
+    counted, shown, weights = cost(genome), curve[-1]["examples"], state(network.cpu())
     wanted = sensitivities(genome, weights, *split.train, prepared.normal) if request["gradients"] else {}
     return {
         "objectives": {"error": wrong, **asdict(counted)},
@@ -150,6 +199,18 @@ def evaluate(request: Request, file: str, directory: str) -> dict[str, Any]:
         "initial": start.digest,
         "gradients": wanted,
     }
+
+
+@functools.lru_cache(maxsize=1)
+def _uploaded(file: str, device: torch.device) -> tuple[Labelled, Labelled]:
+    """Returns what to train and to judge on, on a device; a warm worker uploads it once. On the CPU nothing is copied.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    split = data.load(data.Prepared.at(Path(file)))
+    training, validation = (Labelled(*(t.to(device) for t in part)) for part in (split.train, split.validation))
+    return training, validation
 
 
 def _stored(store: WeightStore, genome: Genome, weights: Mapping[str, Tensor]) -> str:

@@ -32,6 +32,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 PRELOAD = ["torch", "torch._dynamo", "training.trainer"]  # the first optimiser imports torch._dynamo, 1.7 s
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS may give other last bits each time
     # keeps freed blocks: evaluation is 1.2 to 1.8 times, training 1.0 to 1.1 times as fast (Zen 4, 6 networks)
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
@@ -83,15 +84,20 @@ def run_isolated(function: Callable[..., Mapping[str, Any]], *arguments: Any, re
     """
     result.unlink(missing_ok=True)
     process = CONTEXT.Process(target=_work, args=(function, arguments, result), daemon=False)
-    _start(process)
+    start(process)
     begun = time.monotonic()
     try:
         if not wait([process.sentinel], timeout):
-            return Outcome("timeout", time.monotonic() - begun, f"killed after {timeout:g} s")
+            return timed_out(time.monotonic() - begun, timeout)
         process.join()
-        return _ended(process.exitcode or 0, result, time.monotonic() - begun)
+        return ended(process.exitcode or 0, result, time.monotonic() - begun)
     finally:
-        _kill(process)
+        kill(process)
+
+
+def timed_out(seconds: float, timeout: float) -> Outcome:
+    """Returns the outcome of what was killed for its slowness."""
+    return Outcome("timeout", seconds, f"killed after {timeout:g} s")
 
 
 def landed(result: Path) -> Outcome | None:
@@ -117,12 +123,19 @@ def failure(error: BaseException) -> tuple[Status, str]:
     return "build_error", words if isinstance(error, TrainingError) else f"{type(error).__name__}: {words}"
 
 
-def _work(function: Callable[..., Mapping[str, Any]], arguments: tuple[Any, ...], result: Path) -> None:
+def isolate() -> None:
+    """Makes this process one that leads its own group, follows its parent into death, and has one torch thread."""
     os.setsid()
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
     torch.set_num_threads(1)
+
+
+def answer(
+    function: Callable[..., Mapping[str, Any]], arguments: tuple[Any, ...], result: Path, begun: float = 0.0
+) -> None:
+    """Runs a function and writes its outcome; `begun` is the processor time that this process had used before."""
     status: Status = "ok"
     reason, value = "", dict[str, Any]()
     try:
@@ -130,9 +143,14 @@ def _work(function: Callable[..., Mapping[str, Any]], arguments: tuple[Any, ...]
     except Exception as error:  # whatever it is, it is the outcome
         status, reason = failure(error)
     try:
-        _write(Outcome(status, time.process_time(), reason, value), result)
+        _write(Outcome(status, time.process_time() - begun, reason, value), result)
     except OSError as error:  # not even this can be written; the exit code can be told
         os._exit(NO_ROOM if error.errno in DISK_FULL else 1)
+
+
+def _work(function: Callable[..., Mapping[str, Any]], arguments: tuple[Any, ...], result: Path) -> None:
+    isolate()
+    answer(function, arguments, result)
 
 
 def _write(outcome: Outcome, result: Path) -> None:
@@ -150,7 +168,7 @@ def _follow(parent: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _start(process: ForkServerProcess) -> None:
+def start(process: ForkServerProcess) -> None:
     """Starts a process without letting it import `__main__`, which is a command line or a Prefect engine."""
     main = sys.modules["__main__"]
     with STARTING:
@@ -162,7 +180,8 @@ def _start(process: ForkServerProcess) -> None:
             main.__spec__, main.__file__ = spec, file
 
 
-def _ended(exit_code: int, result: Path, seconds: float) -> Outcome:
+def ended(exit_code: int, result: Path, seconds: float) -> Outcome:
+    """Returns the outcome of a process that ended, by its exit code and by what it wrote."""
     if exit_code == NO_ROOM:
         return Outcome("io_error", seconds, "disk full: there was no room for the result")
     if exit_code < 0:
@@ -172,7 +191,7 @@ def _ended(exit_code: int, result: Path, seconds: float) -> Outcome:
     return landed(result) or Outcome("lost", seconds, "ended without a result")
 
 
-def _kill(process: ForkServerProcess) -> None:
+def kill(process: ForkServerProcess) -> None:
     """Kills what is left of the group, also of a process that has ended, and forgets the process."""
     assert process.pid is not None
     try:

@@ -192,7 +192,7 @@ def test_a_strategy_that_only_repeats_itself_ends_the_search(place: Path) -> Non
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", ["killed", "lost", "timeout", "out_of_memory", "io_error"])
+@pytest.mark.parametrize("status", ["killed", "lost", "timeout", "io_error"])
 def test_an_infrastructural_failure_is_tried_three_times_and_then_final(status: Status, place: Path) -> None:
     evaluator = ToyEvaluator(failures={1: status})
     progress = go(place, founders(1, 2, 3), in_turn(evaluator))
@@ -208,7 +208,7 @@ def test_an_infrastructural_failure_may_recover(place: Path) -> None:
     assert evaluations(place)[1].ok
 
 
-@pytest.mark.parametrize("status", ["build_error", "non_finite", "over_budget"])
+@pytest.mark.parametrize("status", ["build_error", "non_finite", "over_budget", "out_of_memory"])
 def test_a_deterministic_failure_is_final_and_told(status: Status, place: Path) -> None:
     evaluator, strategy = ToyEvaluator(failures={1: status}), founders(1, 2, 3)
     go(place, strategy, in_turn(evaluator))

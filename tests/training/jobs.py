@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,10 +15,29 @@ from typing import Any
 import torch
 
 from training.errors import BuildError, DataError, NonFinite
+from training.trainer import evaluate
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def value(number: int) -> dict[str, Any]:
     return {"doubled": 2 * number}
+
+
+def process() -> dict[str, Any]:
+    return {"process": os.getpid()}
+
+
+def busy(seconds: float) -> dict[str, Any]:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return {}
 
 
 def surroundings() -> dict[str, Any]:
@@ -68,9 +88,24 @@ def leaving_a_thread_and_a_process() -> dict[str, Any]:
     return {"left": process.pid}
 
 
+def fitting_alone(request: Any, file: str, directory: str, device: str, share: float) -> dict[str, Any]:
+    """Trains as `evaluate` does, if it has all of the device."""
+    if share < 1:
+        raise torch.OutOfMemoryError("CUDA out of memory. It is the fault of the others")
+    return evaluate(request, file, directory, device, share)
+
+
+def cramped(request: Any, file: str, directory: str, device: str, share: float) -> dict[str, Any]:
+    """Trains as `evaluate` does, in a process that may not grow by more than 64 MiB."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 64 * 2**20,) * 2)
+    return evaluate(request, file, directory, device, share)
+
+
 FAILURES = {
     "memory": MemoryError(),
     "tensor": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    "device": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 bytes"),
     "non_finite": NonFinite("the loss must be finite"),
     "build": BuildError("weights must fit"),
     "bug": ZeroDivisionError("division by zero"),

@@ -12,11 +12,12 @@ from genomes import operations as ops
 from morphism.realise import initial
 from search import Fidelity
 from training import Recipe, build, state
+from training.devices import fast_bfloat16
 from training.errors import NonFinite
 from training.evaluate import error
-from training.loop import POINTS, augmented, fast_bfloat16, normalised, settled, train
+from training.loop import POINTS, augmented, normalised, settled, train
 
-NORMAL = (0.3, 0.4)
+CPU, NORMAL = torch.device("cpu"), (0.3, 0.4)
 PLAIN = Recipe(batch_size=32, precision="float32")
 
 
@@ -181,13 +182,14 @@ def test_images_are_normalised_and_left_untouched() -> None:
 
 
 def test_auto_is_settled_once_and_what_the_user_says_stays() -> None:
-    assert settled(Recipe()).precision == ("bfloat16" if fast_bfloat16() else "float32")
-    assert settled(settled(Recipe())) == settled(Recipe())
+    found = settled(Recipe(), CPU)
+    assert found.precision == ("bfloat16" if fast_bfloat16(CPU) else "float32")
+    assert settled(found, CPU) == found
     for precision in ("bfloat16", "float32"):
-        assert settled(Recipe(precision=precision)) == Recipe(precision=precision)
+        assert settled(Recipe(precision=precision), CPU) == Recipe(precision=precision)
 
 
 @pytest.mark.skipif(not torch.cpu.get_capabilities().get("avx512_bf16"), reason="needs a processor made for it")
 def test_a_processor_that_is_made_for_bfloat16_is_found_to_be_fast_at_it() -> None:
     fast_bfloat16.cache_clear()
-    assert fast_bfloat16()
+    assert fast_bfloat16(CPU)

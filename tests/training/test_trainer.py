@@ -196,8 +196,8 @@ def test_a_result_that_landed_is_taken_instead_of_training_again(
     def never(*_: object, **__: object) -> Outcome:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("training.trainer.run_isolated", never)
-    assert trainer(candidate, {}) == first
+    monkeypatch.setattr("training.pool.run_isolated", never)
+    assert trainer(candidate, {}) == replace(first, slot=None)
     for other in (replace(trainer, seed=8), replace(trainer, recipe=Recipe(batch_size=64))):
         with pytest.raises(AssertionError, match="trained again"):
             other(candidate, {})
@@ -218,15 +218,15 @@ def test_a_landed_result_without_its_weights_is_trained_again(trainer: Trainer) 
 
 
 def test_an_infrastructural_failure_is_not_harvested(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    candidate, ends = Candidate(0, FOUNDER, fidelity=LIGHT), [Outcome("out_of_memory", 1.0, "full"), Outcome("ok", 1.0)]
+    candidate, ends = Candidate(0, FOUNDER, fidelity=LIGHT), [Outcome("lost", 1.0, "gone"), Outcome("ok", 1.0)]
 
     def landing(*_: object, result: Path, timeout: float) -> Outcome:
         assert timeout == 60.0
         worker._write(ends[0], result)
         return ends.pop(0)
 
-    monkeypatch.setattr("training.trainer.run_isolated", landing)
-    assert trainer(candidate, {}).status == "out_of_memory"
+    monkeypatch.setattr("training.pool.run_isolated", landing)
+    assert trainer(candidate, {}).status == "lost"
     assert trainer(candidate, {}).status == "ok"
 
 
@@ -290,7 +290,7 @@ def test_the_precision_that_was_measured_is_a_part_of_the_request(
 ) -> None:
     candidate, found = Candidate(0, FOUNDER, fidelity=LIGHT), []
     for fast in (True, False):
-        monkeypatch.setattr("training.loop.fast_bfloat16", lambda fast=fast: fast)
+        monkeypatch.setattr("training.loop.fast_bfloat16", lambda _, fast=fast: fast)
         found.append(trainer.request(candidate, {})["recipe"]["precision"])
     assert found == ["bfloat16", "float32"]
     given = replace(trainer, recipe=Recipe(precision="bfloat16"))

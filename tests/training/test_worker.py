@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from tests.training import jobs
+from tests.training.jobs import alive
 from training.worker import ENVIRONMENT, Outcome, failure, landed, preload, run_isolated
 
 PATIENCE = 60.0  # seconds; only a broken program waits that long
@@ -54,13 +55,6 @@ def _server() -> None:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "result.json"
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def until(condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
@@ -163,6 +157,7 @@ def test_what_a_child_started_dies_with_it(file: Path) -> None:
     ("kind", "status", "reason"),
     [
         ("memory", "out_of_memory", "MemoryError"),
+        ("device", "out_of_memory", "CUDA out of memory"),
         ("tensor", "out_of_memory", "can't allocate memory"),
         ("non_finite", "non_finite", "the loss must be finite"),
         ("build", "build_error", "weights must fit"),
