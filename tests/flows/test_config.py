@@ -118,7 +118,7 @@ def test_there_are_as_many_slots_as_cores_that_may_be_used_unless_the_file_says_
     try:
         os.sched_setaffinity(0, {min(allowed)})
         assert config().slots.cpu == 1
-        assert config().model_dump(mode="json")["slots"] == {"cpu": 1}, "the ledger holds the number"
+        assert config().model_dump(mode="json")["slots"]["cpu"] == 1, "the ledger holds the number"
         assert config(slots={"cpu": 5}).slots.cpu == 5
     finally:
         os.sched_setaffinity(0, allowed)
