@@ -110,6 +110,15 @@ def test_of_equal_numbers_one_gets_the_whole_gradient() -> None:
     assert gradient.sum() == 2 * 3 * 4
 
 
+@pytest.mark.parametrize("channels", [1, 8, 40])
+def test_without_a_gradient_pooling_of_any_width_takes_the_same_maxima(channels: int) -> None:
+    pool, x = nn.MaxPool2d(2, 2), images(3, channels, 6, 4)
+    with torch.inference_mode(), vectorised(pool):
+        found = pool(x)
+    assert torch.equal(found, functional.max_pool2d(x, 2, 2))
+    assert found.is_contiguous(memory_format=LAST)
+
+
 def test_a_number_that_is_none_stays_visible() -> None:
     pool, x = nn.MaxPool2d(2, 2), torch.zeros(1, 3, 4, 4).contiguous(memory_format=LAST)
     x[0, 1, 1, 2] = torch.nan
@@ -121,14 +130,26 @@ def test_a_number_that_is_none_stays_visible() -> None:
     ("module", "x"),
     [
         (messy(40), images(4, 40, 4, 4)),
+        (messy(24), images(4, 24, 4, 4)),
         (messy(6), images(4, 6, 4, 4).contiguous()),
         (nn.BatchNorm2d(6, momentum=None).double(), images(4, 6, 4, 4)),
         (nn.BatchNorm2d(6, track_running_stats=False).double(), images(4, 6, 4, 4)),
         (nn.MaxPool2d(2, 2), images(2, 3, 5, 4)),
         (nn.MaxPool2d(3, 2, 1), images(2, 3, 4, 4)),
-        (nn.MaxPool2d(2, 2), images(2, 16, 4, 4)),
+        (nn.MaxPool2d(2, 2), images(2, 17, 4, 4)),
+        (nn.MaxPool2d(2, 2), images(2, 8, 4, 4)),
     ],
-    ids=["wide", "channels first", "cumulative", "untracked", "odd", "overlapping", "wide pool"],
+    ids=[
+        "wide",
+        "whole vectors",
+        "channels first",
+        "cumulative",
+        "untracked",
+        "odd",
+        "overlapping",
+        "wide pool",
+        "whole vectors pool",
+    ],
 )
 def test_what_brings_nothing_is_left_to_torch(module: nn.Module, x: Tensor) -> None:
     for one, other in zip(*compared(module, x), strict=True):
