@@ -109,7 +109,8 @@ def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], 
 
 def _origin(candidate: Candidate) -> str:
     parents = ", ".join(map(str, candidate.parents))
-    return f"{parents}: {report.edits(candidate)}" if parents else report.edits(candidate)
+    new = candidate.promotes is None
+    return f"{parents}: {report.edits(candidate)}" if parents and new else report.edits(candidate)
 
 
 def summary(ledger: Ledger, screen: Console) -> None:

@@ -286,10 +286,10 @@ def test_a_damaged_ledger_is_refused(place: Path) -> None:
 def test_a_ledger_of_another_version_is_refused(place: Path) -> None:
     searched(place / "a")
     with sqlite3.connect(place / "a" / "ledger.sqlite") as db:
-        db.execute("UPDATE meta SET value = '3' WHERE key = 'schema'")
+        db.execute("UPDATE meta SET value = '9' WHERE key = 'schema'")
     db.close()
     for way in (Ledger.open, Ledger.read):
-        with pytest.raises(NewerSchema, match=r"schema 2 .* has 3: use the version that wrote it"):
+        with pytest.raises(NewerSchema, match=r"schema 3 .* has 9: use the version that wrote it"):
             way(place / "a")
 
 
