@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from search import Evaluation
@@ -36,19 +37,24 @@ def ranked(results: Sequence[Evaluation], objectives: Sequence[str]) -> list[int
 def fronts(points: Sequence[Values]) -> dict[Values, int]:
     """Returns the non-dominated rank of each point, from 0.
 
-    Source: Zhang et al. 2015, An efficient approach to nondominated sorting (ENS), algorithm 2, sequential search.
+    Source: Zhang et al. 2015, An efficient approach to nondominated sorting (ENS), algorithm 3, binary search.
 
     Args:
-        points: distinct, all minimised.
+        points: distinct, all minimised, of equal length.
     """
     found = list[list[Values]]()
+    ranks = dict[Values, int]()
     for point in sorted(points):  # whoever dominates it comes before it
-        front = next((front for front in found if not _dominated(point, front)), None)
-        if front is None:
-            found.append(front := [])
-        front.append(point)
-    return {point: rank for rank, front in enumerate(found) for point in front}
+        rank = bisect_left(found, True, key=lambda front, point=point: not _dominated(point, front))  # type: ignore[misc]
+        if rank == len(found):
+            found.append([])
+        found[rank].append(point)
+        ranks[point] = rank
+    return ranks
 
 
 def _dominated(point: Values, front: Sequence[Values]) -> bool:
+    """Says whether one of a front, in rising order of the first objective, dominates a point that comes after it."""
+    if len(point) <= 2:  # the last one is the least in the second objective
+        return front[-1][-1] <= point[-1]
     return any(all(a <= b for a, b in zip(other, point, strict=True)) for other in reversed(front))

@@ -9,7 +9,9 @@ from search import Evaluation
 from strategies.standing import fronts, ranked
 
 AXES = ("error", "parameters")
-points = st.lists(st.tuples(*[st.integers(0, 6).map(float)] * 3), unique=True, max_size=30)
+points = st.integers(1, 3).flatmap(
+    lambda objectives: st.lists(st.tuples(*[st.integers(0, 6).map(float)] * objectives), unique=True, max_size=30)
+)
 
 
 def result(number: int, error: float, parameters: float = 1.0, age: float = 100.0) -> Evaluation:
