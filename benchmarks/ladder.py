@@ -11,7 +11,7 @@ mean loss is at the level of guessing, the logarithm of the number of classes, o
 
 Data: Fashion-MNIST; the test part is not read. A full run writes docs/ladder.md.
 
-Usage: python benchmarks/ladder.py [--quick]
+Usage: python benchmarks/ladder.py [--quick] [--keep FILE]
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from training.evaluate import error
 from training.loop import train
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ladder.md"
-SPACE = ResidualSpace((1, 28, 28), 10, ResidualLimits(parameters=40_000, macs=1_500_000))
+SPACE = ResidualSpace((1, 28, 28), 10, ResidualLimits(parameters=40_000, macs=600_000))
 RECIPE = Recipe(batch_size=32, learning_rate=0.1, crop=2, flip=True)
 TOP, SHARE = 3, 0.25  # what has to be kept, and how much may be kept
 SAVES, RECALL = 6.0, 0.9  # the goals of B6
@@ -63,8 +63,8 @@ class Protocol:
 
     children: int = 24
     seeds: int = 3
-    rungs: tuple[int, int, int] = (1_000, 3_000, 12_000)
-    images: int = 12_000
+    rungs: tuple[int, int, int] = (750, 2_250, 9_000)
+    images: int = 9_000
     judged: int = 2_000
 
 
@@ -99,15 +99,26 @@ def trained(genome: Genome, key: Key, file: Path, protocol: Protocol) -> tuple[K
     return key, {"error": wrong, "seconds": time.process_time() - begun, "half": half, "middle": middle}
 
 
-def measured(genomes: Sequence[Genome], file: Path, protocol: Protocol) -> Runs:
-    """Trains every child on every schedule with every seed, on all cores."""
+def measured(genomes: Sequence[Genome], file: Path, protocol: Protocol, kept: Path) -> Runs:
+    """Trains every child on every schedule with every seed, on all cores; runs that are kept already are not repeated.
+
+    Args:
+        genomes: the children.
+        file: of the data.
+        protocol: how much.
+        kept: a file of one line of JSON for each run, which is added to.
+    """
     keys = [(c, s, e) for e in reversed(protocol.rungs) for s in range(protocol.seeds) for c in range(len(genomes))]
-    begun, runs = time.perf_counter(), dict[Key, Run]()
+    lines = map(json.loads, kept.read_text().splitlines() if kept.exists() else ())
+    runs: dict[Key, Run] = {(line["child"], line["seed"], line["examples"]): line["run"] for line in lines}
+    keys, begun = [key for key in keys if key not in runs], time.perf_counter()
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         waiting = [pool.submit(trained, genomes[key[0]], key, file, protocol) for key in keys]
         for number, future in enumerate(as_completed(waiting), 1):
             key, run = future.result()
             runs[key] = run
+            with kept.open("a") as record:
+                print(json.dumps({"child": key[0], "seed": key[1], "examples": key[2], "run": run}), file=record)
             if number % 24 == 0 or number == len(waiting):
                 print(f"{number}/{len(waiting)} in {time.perf_counter() - begun:.0f} s", flush=True)
     return runs
@@ -209,7 +220,7 @@ TEXT = """# What a fidelity ladder saves (B6)
 Written by `python benchmarks/ladder.py`, not by hand: {children} random members of the residual space with random
 edits ({smallest:,} to {largest:,} parameters), Fashion-MNIST, {images:,} training and {judged:,} validation images,
 schedules of {low:,}, {middle:,} and {full:,} examples, {seeds} seeds, from scratch. {cores} cores ({machine}), torch
-{torch}, load {load:.1f}, {minutes:.0f} minutes. Seconds are of the processor, for training and judging.
+{torch}, load {load:.1f}, {minutes:.0f} processor minutes in all. Seconds are of the processor, to train and to judge.
 
 *Halving* trains all at {low:,} examples, promotes a third of them to {middle:,} and answers with the best quarter. The
 truth for one seed is the mean error of the other seeds at {full:,}. *Recall* is the share of the true top {top} in the
@@ -285,12 +296,14 @@ def main() -> None:
     """Measures, prints the tables, and the result as JSON in the last line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="few children, hardly any training: only that it runs")
-    quick, begun = parser.parse_args().quick, time.perf_counter()
+    parser.add_argument("--keep", type=Path, help="a file of finished runs; given again, the program goes on from it")
+    given, begun = parser.parse_args(), time.perf_counter()
+    quick = given.quick
     protocol = QUICK if quick else Protocol()
     genomes = [c.genome for c in RandomSearch(SPACE, SPACE.limits.budgets, 0).ask(protocol.children)]
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(DataSpec("fashion_mnist", validation=0.1, second_validation=0.1), Path(scratch))
-        runs = measured(genomes, prepared.file, protocol)
+        runs = measured(genomes, prepared.file, protocol, given.keep or Path(scratch) / "runs.jsonl")
     table, stops, seconds = judged(genomes, runs, protocol), hopeless(runs, protocol), time.perf_counter() - begun
     print("\n".join([*rows(table), verdict(table), *map(str, stops.items()), stopping(stops)]))
     sizes, machine = [cost(genome).parameters for genome in genomes], platform.processor() or platform.machine()
@@ -304,7 +317,7 @@ def main() -> None:
                 machine=machine,
                 torch=version("torch"),
                 load=os.getloadavg()[0],
-                minutes=seconds / 60,
+                minutes=sum(run["seconds"] for run in runs.values()) / 60,
                 top=TOP,
                 share=SHARE,
                 rows="\n".join(rows(table)),
