@@ -108,7 +108,7 @@ def measured(genomes: Sequence[Genome], file: Path, protocol: Protocol, kept: Pa
         protocol: how much.
         kept: a file of one line of JSON for each run, which is added to.
     """
-    keys = [(c, s, e) for e in reversed(protocol.rungs) for s in range(protocol.seeds) for c in range(len(genomes))]
+    keys = [(c, s, e) for s in range(protocol.seeds) for e in reversed(protocol.rungs) for c in range(len(genomes))]
     lines = map(json.loads, kept.read_text().splitlines() if kept.exists() else ())
     runs: dict[Key, Run] = {(line["child"], line["seed"], line["examples"]): line["run"] for line in lines}
     keys, begun = [key for key in keys if key not in runs], time.perf_counter()
