@@ -26,7 +26,6 @@ from search import (
     Progress,
     ReplayDiverged,
     SearchError,
-    Spent,
     Status,
     drive,
     twin_key,
@@ -97,45 +96,6 @@ def test_a_budget_of_seconds_counts_all_sessions(place: Path, monkeypatch: pytes
     # Candidates 0 to 2 took 30 s; then 3, 4, 5 and 6 are started at 30, 40, 50 and 60 s.
     assert progress.spent.candidates == 7
     assert progress.spent.elapsed_seconds == 70
-
-
-def test_a_budget_of_processor_seconds_counts_the_children_and_not_the_clock(place: Path) -> None:
-    progress = go(place, Climber(3), in_turn(ToyEvaluator()), Budget(cpu_seconds=5), slots=1)  # 1 s a child, twins none
-    assert progress.spent.train_seconds == 5
-    assert progress.spent.elapsed_seconds < 5
-
-
-def test_a_budget_of_dollars_is_the_machine_s_price_for_the_time_of_all_sessions(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr("search.loop.time.monotonic", lambda: clock[0])
-    evaluator = ToyEvaluator()
-
-    def slow(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
-        clock[0] += 900.0
-        done(evaluator(candidate, parents))
-
-    def spent(dollars: float) -> int:
-        budget = Budget(dollars=dollars, dollars_per_hour=4.0)  # a dollar a child
-        clock[0] += 50_000.0  # between two sessions
-        return go(place, founders(*range(1, 30)), slow, budget).spent.candidates
-
-    assert spent(3.0) == 3
-    assert spent(5.0) == 5
-
-
-def test_the_bound_that_is_nearest_counts() -> None:
-    budget = Budget(candidates=10, cpu_seconds=100, dollars=1, dollars_per_hour=3600)
-    assert budget.share(Spent(candidates=5, train_seconds=20, elapsed_seconds=0.7)) == 0.7
-    assert budget.share(Spent(candidates=5, train_seconds=90, elapsed_seconds=0.7)) == 0.9
-    assert Budget().share(Spent(candidates=10**6, train_seconds=1e9, elapsed_seconds=1e9)) == 0
-
-
-@pytest.mark.parametrize("half", ["dollars", "dollars_per_hour"])
-def test_dollars_and_their_price_come_together(half: str) -> None:
-    with pytest.raises(ValueError, match=rf"must be given with budget\.{half}, got none"):
-        Budget(**{half: 2.0})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bound", [{"candidates": 0}, {"examples": -1}, {"seconds": math.nan}, {"cpu_seconds": 0.0}])
