@@ -13,7 +13,7 @@ from genomes import Genome, InvalidGenome, expand, load_genome
 from genomes.spaces.residual import ResidualSpace
 from morphism import CATALOGUE
 from search import Ledger, Strategy, WeightStore
-from strategies import RandomSearch
+from strategies import ASHA, RandomSearch, SuccessiveHalving
 
 if TYPE_CHECKING:
     from training.data import Prepared
@@ -176,6 +176,15 @@ def proposer(config: SearchConfig, space: ResidualSpace, directory: Path, begun:
         BadInput: a founder's file cannot be used.
         InvalidGenome: no starter fits the limits.
     """
+    proposing, ladder = _proposing(config, space, directory, begun), config.strategy.ladder
+    if ladder is None:
+        return proposing
+    objectives = {"nsga2": config.strategy.nsga2.objectives, "aging": (config.strategy.aging.objective,)}
+    wrapper: type[ASHA | SuccessiveHalving] = ASHA if ladder.kind == "asha" else SuccessiveHalving
+    return wrapper(proposing, ladder, config.fidelity, objectives.get(config.strategy.kind, ("error",)))
+
+
+def _proposing(config: SearchConfig, space: ResidualSpace, directory: Path, begun: Origin | None) -> Strategy:
     chosen, limits = config.strategy, config.space.budgets
     files = sorted((directory / FOUNDERS).glob("*.json")) or [Path(file) for file in config.founders]
     starters = [begun.genome] if begun else [founder(file, space) for file in files] or space.starters()

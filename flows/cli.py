@@ -59,6 +59,13 @@ def resume(
     ] = None,
     candidates: Annotated[int | None, typer.Option(help="New bound of the whole search's candidates.")] = None,
     examples: Annotated[int | None, typer.Option(help="New bound of the whole search's training examples.")] = None,
+    cpu_seconds: Annotated[
+        float | None, typer.Option(help="New bound of the processor time of all children, in seconds.")
+    ] = None,
+    dollars: Annotated[
+        float | None, typer.Option(help="New bound of what the machine costs in the whole search, in dollars.")
+    ] = None,
+    dollars_per_hour: Annotated[float | None, typer.Option(help="New price of the machine.")] = None,
     slots: Annotated[
         str | None,
         typer.Option(
@@ -75,7 +82,8 @@ def resume(
         document = {**ledger.config, "name": name}
     if slots is not None:
         document["slots"] = Slots.words(slots)
-    bounds = {"seconds": seconds, "candidates": candidates, "examples": examples}
+    bounds = {"seconds": seconds, "candidates": candidates, "examples": examples, "cpu_seconds": cpu_seconds}
+    bounds |= {"dollars": dollars, "dollars_per_hour": dollars_per_hour}
     document["budget"] = {**document["budget"], **{key: bound for key, bound in bounds.items() if bound is not None}}
     _run(validated(document, name), home)
 
@@ -170,8 +178,8 @@ def _run(config: SearchConfig, home: Path) -> None:
         raise typer.Exit(130) from None
     with Ledger.read(place.search(config.name)) as ledger:
         terminal.summary(ledger, terminal.console())
-    bounds = asdict(config.budget).items()
-    longer = "".join(f" --{name} {2 * bound:.0f}" for name, bound in bounds if bound)
+    bounds = {name: bound for name, bound in asdict(config.budget).items() if bound and name != "dollars_per_hour"}
+    longer = "".join(f" --{name.replace('_', '-')} {2 * bound:.10g}" for name, bound in bounds.items())
     typer.echo(f"Files:    {place.search(config.name)}")
     typer.echo(f"Lineage:  {_command('lineage', config.name, home)}")
     typer.echo(f"Export:   {_command('export', config.name, home)} --to exported")

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,7 +13,7 @@ from evo import AgingSettings, NSGA2Settings, VariationSettings
 from flows.home import NAME, BadInput, redacted
 from genomes.spaces.residual import ResidualLimits
 from search import Budget, Fidelity
-from strategies import RandomSettings
+from strategies import LadderSettings, RandomSettings
 from training.recipe import Recipe
 from training.slots import cores
 from training.spec import DataSpec
@@ -88,7 +89,7 @@ class Slots(BaseModel):
 
 
 class Strategy(BaseModel):
-    """How candidates are proposed; only the settings of the chosen kind count."""
+    """How candidates are proposed and how far they are trained; only the settings of the chosen kind count."""
 
     model_config = STRICT
     kind: Annotated[
@@ -98,6 +99,10 @@ class Strategy(BaseModel):
     aging: AgingSettings = AgingSettings()
     random: RandomSettings = RandomSettings()
     variation: VariationSettings = VariationSettings()
+    ladder: Annotated[
+        LadderSettings | None,
+        Field(description="shorter schedules that come before `fidelity`; none: every child is trained in full"),
+    ] = None
 
     @model_validator(mode="after")
     def _measured(self) -> Self:
@@ -157,8 +162,11 @@ class SearchConfig(BaseModel):
         if self.origin and (self.founders or self.strategy.kind == "random"):
             other = "founders" if self.founders else "the random strategy"
             raise ValueError(f"origin must be left out with {other}: all candidates of a search descend from it")
-        if self.budget.seconds == math.inf:
-            raise ValueError("budget.seconds must be finite, or left out for no bound")
+        for name, bound in asdict(self.budget).items():
+            if bound == math.inf:
+                raise ValueError(f"budget.{name} must be finite, or left out for no bound")
+        if self.strategy.ladder:
+            self.strategy.ladder.fidelities(self.fidelity)  # refuses a rung that is not below the full schedule
         return self
 
     def facts(self) -> dict[str, Any]:

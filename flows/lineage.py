@@ -99,6 +99,8 @@ def _member(candidate: Candidate, evaluation: Evaluation) -> dict[str, Any]:
         "status": evaluation.status,
         "parents": list(candidate.parents),
         "control": int(candidate.control),
+        "promotes": candidate.promotes,
+        "fidelity": candidate.fidelity.examples,
         "twin": evaluation.twin,
         "rules": [_visible(edit.rule) for edit in candidate.edits],
         **{name: _short(evaluation.objectives.get(name)) for name in OBJECTIVES},
@@ -110,7 +112,6 @@ def _detail(candidate: Candidate, evaluation: Evaluation) -> dict[str, Any]:
     proofs = zip_longest(candidate.edits, evaluation.certificates[: len(candidate.edits)])
     return {
         "digest": candidate.genome.digest,
-        "fidelity": candidate.fidelity.examples,
         "reason": evaluation.reason,
         "objectives": {name: _short(value) for name, value in evaluation.objectives.items()},
         "cost": {name: _short(value) for name, value in evaluation.cost.items()},

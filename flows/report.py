@@ -20,7 +20,9 @@ LABEL_DISTANCE = 1.25  # as a factor of parameters
 
 
 def edits(candidate: Candidate) -> str:
-    """Returns in a few words how a candidate differs from its first parent."""
+    """Returns in a few words how a candidate differs from its first parent, or whose promotion it is."""
+    if candidate.promotes is not None:
+        return f"{candidate.promotes} promoted to {candidate.fidelity.examples:,} examples"
     if candidate.control:
         return "no-op control"
     return " + ".join(edit.rule for edit in candidate.edits) or "founder"
@@ -52,15 +54,16 @@ def front(ledger: Ledger) -> list[Evaluation]:
 
 
 def gains(candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> dict[int, float]:
-    """Returns for each child whose parent has a no-op control: the control's error minus its own.
+    """Returns for each child whose parent has a no-op control of the same fidelity: the control's error minus its own.
 
     Both started from the same weights and were trained for as many examples, so a positive gain is the edit's merit.
     """
-    controls = {c.parents[0]: evaluations[n] for n, c in candidates.items() if c.control and _ok(evaluations, n)}
+    good = {n: c for n, c in candidates.items() if c.parents and _ok(evaluations, n)}
+    controls = {(c.parents[0], c.fidelity): evaluations[n] for n, c in good.items() if c.control}
     return {
-        n: controls[c.parents[0]].objectives["error"] - evaluations[n].objectives["error"]
-        for n, c in candidates.items()
-        if c.edits and c.parents and c.parents[0] in controls and _ok(evaluations, n)
+        n: controls[c.parents[0], c.fidelity].objectives["error"] - evaluations[n].objectives["error"]
+        for n, c in good.items()
+        if c.edits and (c.parents[0], c.fidelity) in controls
     }
 
 
@@ -96,6 +99,7 @@ def tags(name: str, candidate: Candidate, evaluation: Evaluation) -> dict[str, s
     }
     told |= {"reason": evaluation.reason} if evaluation.reason else {}
     told |= {"twin": str(evaluation.twin)} if evaluation.twin is not None else {}
+    told |= {"promotes": str(candidate.promotes)} if candidate.promotes is not None else {}
     return {f"morphogen.{key}": value[:CHARACTERS] for key, value in told.items()}
 
 

@@ -106,7 +106,7 @@ def dispatcher(evaluator: Evaluator) -> Callable[[Candidate, Mapping[int, Evalua
             done(evaluation)
             return evaluation
 
-        origin = f" of {candidate.parents[0]}" if candidate.parents else ""
+        origin = f" of {candidate.parents[0]}" if candidate.parents and candidate.promotes is None else ""
         future = child.submit(f"{candidate.number} {report.edits(candidate)}{origin}", work)
         missed = RuntimeError(f"Prefect did not start child {candidate.number}: look at its server, then resume")
         future.add_done_callback(lambda _: None if begun.is_set() else done(missed))

@@ -61,15 +61,9 @@ class Display:
 
     def remaining(self, progress: Progress) -> str:
         """Returns what is left of each bound of the budget."""
-        spent = progress.spent
         left = [
-            f"{max(0, total - used):.0f} {unit}"
-            for total, used, unit in (
-                (self.budget.candidates, spent.candidates, "children"),
-                (self.budget.examples, spent.examples, "examples"),
-                (self.budget.seconds, spent.elapsed_seconds, "s"),
-            )
-            if total is not None
+            f"{max(0, limit - used):.{2 if unit == 'dollars' else 0}f} {unit}"
+            for unit, used, limit in self.budget.bounds(progress.spent)
         ]
         return f"{' and '.join(left) or 'no bound'} left"
 
@@ -130,7 +124,8 @@ def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], 
 
 def _origin(candidate: Candidate) -> str:
     parents = ", ".join(map(str, candidate.parents))
-    return f"{parents}: {report.edits(candidate)}" if parents else report.edits(candidate)
+    new = candidate.promotes is None
+    return f"{parents}: {report.edits(candidate)}" if parents and new else report.edits(candidate)
 
 
 def summary(ledger: Ledger, screen: Console) -> None:

@@ -133,10 +133,11 @@ class Ledger(View):
     def asked(self, candidate: Candidate, twin_key: str, elapsed: float) -> None:
         """Records that a strategy proposed a candidate; `elapsed` is the search's age in seconds."""
         number, genome = candidate.number, candidate.genome.digest
-        row = (number, genome, records.edits_json(candidate), records.fidelity_json(candidate))
+        trained = (records.fidelity_json(candidate), candidate.promotes)
+        row = (number, genome, records.edits_json(candidate), *trained, records.identity(candidate), twin_key)
         with self._transaction() as db:
             db.executemany("INSERT OR IGNORE INTO genome VALUES (?, ?)", records.genomes(candidate).items())
-            db.execute("INSERT INTO candidate VALUES (?, ?, ?, ?, ?, ?)", (*row, records.identity(candidate), twin_key))
+            db.execute("INSERT INTO candidate VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             parents = [(number, rank, parent) for rank, parent in enumerate(candidate.parents)]
             db.executemany("INSERT INTO parent VALUES (?, ?, ?)", parents)
             self._event("ask", number, elapsed)

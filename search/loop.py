@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from genomes import InvalidGenome, equivalent, fingerprint
 from search import records
@@ -27,6 +27,14 @@ Done = Callable[[Evaluation | BaseException], None]  # an exception ends the sea
 Dispatch = Callable[[Candidate, Mapping[int, Evaluation], Done], None]
 
 
+class Bound(NamedTuple):
+    """One bound of a budget: its unit, what is used of it, and how much there is."""
+
+    unit: str
+    used: float
+    limit: float
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a whole search may spend; None is no bound. The first bound that is reached ends it.
@@ -35,30 +43,47 @@ class Budget:
         candidates: how many are asked for.
         examples: how many training examples are shown to all children together.
         seconds: of wall clock, over all sessions of the search.
+        cpu_seconds: of processor time, of all children together; children differ in cost, so that two searches are
+            compared at equal processor seconds, not at equally many children. Wall clock for a child that was killed.
+        dollars: what the machine may cost while the search runs, over all its sessions.
+        dollars_per_hour: the price of the machine; needed for a bound in dollars, and of use for nothing else.
 
     Raises:
-        ValueError: a bound that is not above 0.
+        ValueError: a bound or a price that is not above 0, or one of dollars and their price without the other.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     candidates: int | None = None
     examples: int | None = None
     seconds: float | None = None
+    cpu_seconds: float | None = None
+    dollars: float | None = None
+    dollars_per_hour: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses bounds that cannot be meant."""
         for name, bound in vars(self).items():
             if bound is not None and not bound > 0:
                 raise ValueError(f"budget.{name} must be above 0, or left out for no bound, got {bound}")
+        if (self.dollars is None) != (self.dollars_per_hour is None):
+            given, missing = sorted(("dollars", "dollars_per_hour"), key=lambda name: getattr(self, name) is None)
+            raise ValueError(f"budget.{missing} must be given with budget.{given}, got none")
+
+    def bounds(self, spent: Spent) -> list[Bound]:
+        """Returns the bounds that there are."""
+        paid = spent.elapsed_seconds * (self.dollars_per_hour or 0.0) / 3600
+        every = (
+            ("children", spent.candidates, self.candidates),
+            ("examples", spent.examples, self.examples),
+            ("s", spent.elapsed_seconds, self.seconds),
+            ("CPU s", spent.train_seconds, self.cpu_seconds),
+            ("dollars", paid, self.dollars),
+        )
+        return [Bound(unit, used, limit) for unit, used, limit in every if limit is not None]
 
     def share(self, spent: Spent) -> float:
         """Returns how much of the budget is spent, from 0 to 1."""
-        used = (
-            (spent.candidates, self.candidates),
-            (spent.examples, self.examples),
-            (spent.elapsed_seconds, self.seconds),
-        )
-        return min(1.0, max((have / bound for have, bound in used if bound), default=0.0))
+        return min(1.0, max((bound.used / bound.limit for bound in self.bounds(spent)), default=0.0))
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class Candidate:
         edits: from the first parent's genome to this one; with a parent and no edit it is the no-op control: the
             parent itself, trained once more.
         fidelity: how completely it is to be trained.
+        promotes: the number of the candidate that this one is, trained again at a higher fidelity: from its own weights
+            if it is among the parents, else from where it began; None for a new one.
     """
 
     number: int
@@ -60,11 +62,15 @@ class Candidate:
     parents: tuple[int, ...] = ()
     edits: tuple[Edit, ...] = ()
     fidelity: Fidelity = Fidelity()
+    promotes: int | None = None
 
     @property
     def control(self) -> bool:
-        """Whether this is a parent's continuation without change."""
-        return bool(self.parents) and not self.edits
+        """Whether this is a parent's continuation without change, as long as the parent's children are trained.
+
+        A promotion that continues its own weights is none; a control that is promoted from where it began stays one.
+        """
+        return bool(self.parents) and not self.edits and self.promotes not in self.parents
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def dump(value: Any) -> str:
 def identity(candidate: Candidate) -> str:
     """Returns a hash of all that a candidate is."""
     edits = [edit.digest for edit in candidate.edits]
-    fields = [candidate.number, candidate.genome.digest, candidate.parents, edits, asdict(candidate.fidelity)]
+    trained = [asdict(candidate.fidelity), candidate.promotes]
+    fields = [candidate.number, candidate.genome.digest, candidate.parents, edits, *trained]
     return hashlib.sha256(dump(fields).encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ CREATE TABLE candidate (
   genome TEXT NOT NULL REFERENCES genome,
   edits TEXT NOT NULL,
   fidelity TEXT NOT NULL,
+  promotes INTEGER REFERENCES candidate CHECK (promotes < number),
   identity TEXT NOT NULL,
   twin_key TEXT NOT NULL
 );

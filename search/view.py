@@ -108,7 +108,7 @@ class View:
         """Returns all candidates, or those of the given numbers, by number."""
         where, chosen = _among("number", numbers)
         rows = self._db.execute(
-            f"SELECT number, genome, edits, fidelity FROM candidate {where} ORDER BY number", chosen
+            f"SELECT number, genome, edits, fidelity, promotes FROM candidate {where} ORDER BY number", chosen
         ).fetchall()
         known, parents = self._genomes(rows), self._parents(numbers)
         return {
@@ -118,8 +118,9 @@ class View:
                 parents.get(number, ()),
                 records.edits(edits, known),
                 records.fidelity(fidelity),
+                promotes,
             )
-            for number, genome, edits, fidelity in rows
+            for number, genome, edits, fidelity, promotes in rows
         }
 
     def candidate(self, number: int) -> Candidate:
@@ -240,10 +241,10 @@ class View:
         rows = self._db.execute(f"SELECT number, external_id FROM outbox {where}", chosen)
         return {number: external for number, external in rows if external}
 
-    def _genomes(self, rows: Iterable[tuple[int, str, str, str]]) -> dict[str, Genome]:
+    def _genomes(self, rows: Iterable[tuple[int, str, str, str, int | None]]) -> dict[str, Genome]:
         """Returns the genomes that rows of candidates and their edits name, each read once."""
-        names = {genome for _, genome, _, _ in rows}
-        names |= {edit["genome"] for _, _, edits, _ in rows for edit in json.loads(edits)}
+        names = {genome for _, genome, *_ in rows}
+        names |= {edit["genome"] for _, _, edits, *_ in rows for edit in json.loads(edits)}
         where, chosen = _among("digest", names)
         found = self._db.execute(f"SELECT digest, json FROM genome {where}", chosen)
         return {digest: Genome.from_json(text.encode()) for digest, text in found}

@@ -1,5 +1,8 @@
-"""Searches that do not evolve."""
+"""Searches that do not evolve, and wrappers of any search that spend less on its candidates."""
 
+from strategies.asha import ASHA
+from strategies.halving import SuccessiveHalving
+from strategies.ladder import LadderSettings
 from strategies.random_search import RandomSearch, RandomSettings
 
-__all__ = ["RandomSearch", "RandomSettings"]
+__all__ = ["ASHA", "LadderSettings", "RandomSearch", "RandomSettings", "SuccessiveHalving"]

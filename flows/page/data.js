@@ -53,11 +53,12 @@ function findHeirs() {
   }
 }
 
-// The gain of a child is the error of its parent's continuation without change, minus its own.
+// The gain of a child is the error of its parent's continuation without change, at the same fidelity, minus its own.
 function findGains() {
   for (const m of judged) {
-    if (m.control || !m.parent) continue;
-    const control = m.parent.children.find((c) => c.control && c.parent === m.parent && c.status === 'ok' && c.error !== null);
+    if (!m.rules.length || !m.parent) continue;
+    const same = (c) => c.control && c.parent === m.parent && c.fidelity === m.fidelity;
+    const control = m.parent.children.find((c) => same(c) && c.status === 'ok' && c.error !== null);
     if (control) [m.gain, m.twinControl] = [control.error - m.error, control];
   }
 }

@@ -62,9 +62,12 @@ const show = {
     return minutes < 1200 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${show.count(Math.round(minutes / 60))} h`;
   },
   gain: (v) => (has(v) ? `${v > 0 ? '+' : v < 0 ? '\u2212' : '\u00b1'}${Math.abs(v).toFixed(4)}` : '\u2013'),
-  brief: (m) => (m.control ? 'no-op' : m.rules.length > 1 ? `${m.rules[0]} +${m.rules.length - 1}` : m.rules.join()),
+  brief: (m) => (has(m.promotes) ? `${m.promotes} up` : m.control ? 'no-op' : m.rules.length > 1 ? `${m.rules[0]} +${m.rules.length - 1}` : m.rules.join()),
   status: (m) => m.status.replaceAll('_', ' '),
-  edits: (m) => (m.control ? 'no-op control' : m.rules.join(' + ') || (m.founder ? 'founder' : 'no edit')),
+  edits(m) {
+    if (has(m.promotes)) return `${m.promotes} promoted to ${show.count(m.fidelity)} examples`;
+    return m.control ? 'no-op control' : m.rules.join(' + ') || (m.founder ? 'founder' : 'no edit');
+  },
 };
 
 // What cannot be seen, or reorders what stands around it, is written as an escape.

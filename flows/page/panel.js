@@ -50,6 +50,7 @@ function badges(m) {
     m.front ? badge('on the front') : null,
     m.founder ? badge('founder') : badge(`generation ${m.depth}`),
     m.control ? badge('no-op control') : null,
+    has(m.promotes) ? badge(`promotes ${m.promotes}`) : null,
     m.twin !== null ? badge(`duplicate of ${m.twin}`) : null,
   ].filter(has);
 }
@@ -65,7 +66,7 @@ function body(m, told, drawing) {
     ...section('Cost', costs(told.cost)),
     ...others(told.objectives),
     ...(m.founder ? [] : section('Ancestry', path(m))),
-    make('p', { class: 'note', style: { marginTop: '16px' } }, `Schedule ${show.count(told.fidelity)} examples. Genome ${told.digest.slice(0, 12)}.`),
+    make('p', { class: 'note', style: { marginTop: '16px' } }, `Schedule ${show.count(m.fidelity)} examples. Genome ${told.digest.slice(0, 12)}.`),
   ];
 }
 

@@ -14,6 +14,7 @@ from flows.config import PRESETS, SearchConfig, read, validated
 from flows.home import BadInput, Home
 from genomes.spaces.residual import ResidualSpace
 from search import records
+from strategies import ASHA, SuccessiveHalving
 from tests.flows.conftest import FAST, config
 
 
@@ -80,6 +81,13 @@ def test_bytes_that_are_no_text_and_directories_are_refused(tmp_path: Path) -> N
         ({"budget": {"seconds": float("inf")}}, "budget.seconds"),
         ({"budget": {"seconds": float("nan")}}, "budget.seconds"),
         ({"budget": {"candidates": 0}}, "budget.candidates"),
+        ({"budget": {"cpu_seconds": float("inf")}}, "budget.cpu_seconds"),
+        ({"budget": {"dollars": 3}}, "budget.dollars_per_hour must be given with budget.dollars"),
+        ({"strategy": {"ladder": {"rungs": [64, 256]}}}, "must be below the 256 examples of the full schedule"),
+        ({"strategy": {"ladder": {"rungs": [64, 32]}}}, "strategy.ladder"),
+        ({"strategy": {"ladder": {"rungs": []}}}, "rungs must be rising"),
+        ({"strategy": {"ladder": {"kind": "hyperband"}}}, "strategy.ladder.kind"),
+        ({"strategy": {"ladder": {"rung": [64]}}}, "the keys there are kind, rungs, reduction, promotion, bracket"),
         ({"slots": {"cpu": 0}}, "slots.cpu"),
         ({"name": "a\n"}, "name"),
         ({"founders": ["a.json"], "strategy": {"kind": "random"}}, "founders"),
@@ -100,6 +108,19 @@ def test_a_password_is_refused_since_it_would_be_stored_and_is_not_repeated(addr
     with pytest.raises(BadInput, match="MLFLOW_TRACKING_PASSWORD") as refused:
         validated({**FAST, "tracking": address}, "here")
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("proposing", ["nsga2", "aging", "random"])
+@pytest.mark.parametrize(("kind", "wrapper"), [("asha", ASHA), ("halving", SuccessiveHalving)])
+def test_a_ladder_wraps_any_strategy_and_promotes_by_its_objectives(
+    kind: str, wrapper: type[ASHA | SuccessiveHalving], proposing: str, tmp_path: Path
+) -> None:
+    ladder = {"kind": kind, "rungs": [64, 128]}
+    _, strategy, _ = planned(config(strategy={"kind": proposing, "ladder": ladder}), Home(tmp_path))
+    assert isinstance(strategy, wrapper)
+    assert strategy.ask(1)[0].fidelity.examples == 64
+    assert [fidelity.examples for fidelity in strategy.ladder.fidelities] == [64, 128, 256]
+    assert strategy.ladder.objectives == (("error", "parameters") if proposing == "nsga2" else ("error",))
 
 
 @pytest.mark.parametrize("kind", ["nsga2", "aging"])

@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from flows import lineage
+from flows import lineage, report
 from flows.lineage import family, page
 from genomes import Genome, InvalidGenome
 from morphism import INEXACT, Edit
-from search import Candidate, Evaluation
-from tests.flows.families import drawing, kin
+from search import Candidate, Evaluation, Fidelity
+from tests.flows.families import drawing, edit_of, kin, random
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = (
@@ -310,6 +310,32 @@ def test_the_gain_is_the_no_op_controls_error_minus_the_childs(tmp_path):
             if c.control and c.parents[0] == parent and told[n].ok
         ]
         assert any(gain == pytest.approx(rival - told[int(number)].objectives["error"], abs=1e-5) for rival in rivals)
+
+
+def test_promotions_are_named_and_gains_compare_at_one_fidelity_as_the_report_does(tmp_path):
+    candidates, told = kin(6)
+    founder, edit, high = candidates[0], edit_of(random.Random(0), candidates[0].genome), Fidelity(60_000)
+    control = Candidate(6, founder.genome, (0,))
+    child = Candidate(7, founder.genome, (0,), (edit,))
+    climbed = [
+        replace(child, number=8, fidelity=high, promotes=7),
+        replace(control, number=9, fidelity=high, promotes=6),
+        replace(child, number=10, parents=(7,), edits=(), fidelity=high, promotes=7),
+        replace(child, number=11, parents=(7,)),  # a child of the child, which has no control of this fidelity
+    ]
+    candidates |= {c.number: c for c in (control, child, *climbed)}
+    told |= {n: replace(told[1], number=n, status="ok", objectives={"error": n / 50}) for n in range(6, 12)}
+    told[0] = replace(told[1], number=0)
+    code = """
+    seen.gains = Object.fromEntries(members.filter((m) => m.gain !== null).map((m) => [m.number, m.gain]));
+    seen.edits = members.slice(6).map((m) => show.edits(m));
+    """
+    seen = probed(page("s", candidates, told, drawing), code, tmp_path)
+    gains = report.gains(candidates, told)
+    assert gains == {7: pytest.approx(-0.02), 8: pytest.approx(0.02)}
+    assert {int(n): pytest.approx(gain) for n, gain in seen["gains"].items()} == gains
+    up = [f"{n} promoted to 60k examples" for n in (7, 6, 7)]
+    assert seen["edits"] == ["no-op control", edit.rule, *up, edit.rule]
 
 
 def test_a_browser_draws_families_without_a_result(tmp_path):

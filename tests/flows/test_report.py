@@ -11,7 +11,7 @@ import pytest
 from flows import report
 from flows.home import BadInput
 from morphism import Certificate
-from search import Candidate, Evaluation, Ledger, SearchMissing
+from search import Candidate, Evaluation, Fidelity, Ledger, SearchMissing
 from tests.flows.families import edit_of, genome_of, kin, random, recorded
 
 COUNT = 60
@@ -77,6 +77,35 @@ def test_gain_is_the_error_of_the_parents_control_minus_ones_own() -> None:
     evaluations = {number: result(number, error) for number, error in errors.items()}
     assert candidates[1].control
     assert report.gains(candidates, evaluations) == {2: pytest.approx(0.05)}  # 3 has no control to compare with
+
+
+def test_gains_compare_at_one_fidelity_and_count_no_promotion_that_continues() -> None:
+    high = Fidelity(60_000)
+    control, child = member(1, 0), member(2, 0, edited=True)
+    candidates = [
+        member(0),
+        control,
+        child,
+        replace(child, number=3, fidelity=high, promotes=2),  # begun again, as the next one is
+        replace(control, number=4, fidelity=high, promotes=1),
+        replace(child, number=5, parents=(2,), edits=(), fidelity=high, promotes=2),
+        replace(control, number=6, parents=(1,), fidelity=high, promotes=1),
+    ]
+    errors = (0.4, 0.3, 0.25, 0.1, 0.2, 0.15, 0.05)
+    evaluations = {number: result(number, error) for number, error in enumerate(errors)}
+    gains = report.gains({c.number: c for c in candidates}, evaluations)
+    assert gains == {2: pytest.approx(0.05), 3: pytest.approx(0.1)}
+
+
+@pytest.mark.parametrize(("parents", "control"), [((), False), ((3,), False), ((0,), True)])
+def test_a_promotion_names_whom_and_to_what_and_is_a_control_only_if_it_begins_where_one_began(
+    parents: tuple[int, ...], control: bool
+) -> None:
+    candidate = replace(member(7, *parents), fidelity=Fidelity(6_000), promotes=3)
+    assert candidate.control == control
+    assert report.edits(candidate) == "3 promoted to 6,000 examples"
+    assert report.tags("s", candidate, result(7, 0.1))["morphogen.promotes"] == "3"
+    assert "morphogen.promotes" not in report.tags("s", member(7), result(7, 0.1))
 
 
 @pytest.mark.parametrize("failed", [1, 2])

@@ -101,6 +101,14 @@ def test_progress_tells_what_is_done_spent_and_left() -> None:
     assert "0 children and 0 s left" in line  # those in flight are finished, so more than all may be spent
 
 
+def test_progress_tells_what_is_left_of_each_bound() -> None:
+    console, _ = screen()
+    with terminal.Live(console=console, auto_refresh=False) as live:
+        budget = Budget(examples=5_000, cpu_seconds=60, dollars=1.5, dollars_per_hour=2)
+        left = terminal.Display(budget, console, live).line(progress(Spent(9, 9, 0, 1_000, 42.4, 900.0)))
+    assert left.endswith("4000 examples and 18 CPU s and 1.00 dollars left")
+
+
 def test_a_file_gets_one_line_for_each_finished_child() -> None:
     console, page = screen()
     with terminal.Live(console=console, auto_refresh=False, transient=True) as live:

@@ -31,6 +31,7 @@ from search import (
     Spent,
     UnreadableLedger,
     drive,
+    records,
 )
 from tests.doubles import ToyEvaluator, in_turn
 from tests.search.toys import CONFIG, Climber, network, state, widened
@@ -84,6 +85,21 @@ def test_what_was_recorded_is_read_back_equal(place: Path) -> None:
         assert [tuple(event) for event in ledger.events()] == [(founder, None), (CHILD, None), (CHILD, OUTCOME)]
         assert ledger.pending() == [0]
         assert ledger.spent() == Spent(2, 1, 0, 50.0, 2.0, 3.0)
+
+
+def test_a_promotion_is_read_back_as_one_and_is_no_other_candidate(place: Path) -> None:
+    promotion = Candidate(1, network(1), (0,), (), Fidelity(90), promotes=0)
+    control = replace(promotion, promotes=None)
+    with Ledger.create(place / "a", CONFIG) as ledger:
+        founders(ledger, 1)
+        ledger.asked(promotion, "k", 0.0)
+        assert ledger.candidate(1) == promotion
+        assert ledger.candidate(0).promotes is None
+        assert not promotion.control
+        assert control.control
+        assert records.identity(promotion) != records.identity(control)
+        with pytest.raises(sqlite3.IntegrityError):
+            ledger.asked(Candidate(2, network(1), promotes=2), "k", 0.0)  # only what was there before
 
 
 def test_a_genome_is_stored_once_however_many_edits_and_candidates_have_it(place: Path) -> None:
@@ -287,10 +303,10 @@ def test_a_damaged_ledger_is_refused(place: Path) -> None:
 def test_a_ledger_of_another_version_is_refused(place: Path) -> None:
     searched(place / "a")
     with sqlite3.connect(place / "a" / "ledger.sqlite") as db:
-        db.execute("UPDATE meta SET value = '4' WHERE key = 'schema'")
+        db.execute("UPDATE meta SET value = '9' WHERE key = 'schema'")
     db.close()
     for way in (Ledger.open, Ledger.read):
-        with pytest.raises(NewerSchema, match=r"schema 3 .* has 4: use the version that wrote it"):
+        with pytest.raises(NewerSchema, match=r"schema 3 .* has 9: use the version that wrote it"):
             way(place / "a")
 
 

@@ -98,7 +98,7 @@ def test_a_budget_of_seconds_counts_all_sessions(place: Path, monkeypatch: pytes
     assert progress.spent.elapsed_seconds == 70
 
 
-@pytest.mark.parametrize("bound", [{"candidates": 0}, {"examples": -1}, {"seconds": math.nan}])
+@pytest.mark.parametrize("bound", [{"candidates": 0}, {"examples": -1}, {"seconds": math.nan}, {"cpu_seconds": 0.0}])
 def test_a_bound_that_cannot_be_meant_is_refused(bound: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"budget\.{next(iter(bound))} must be above 0"):
         Budget(**bound)  # type: ignore[arg-type]

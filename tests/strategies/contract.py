@@ -14,8 +14,8 @@ from evo import NSGA2, AgingEvolution, AgingSettings, NSGA2Settings, VariationSe
 from genomes import Genome, cost, expand
 from genomes.operations import GELU, Concat
 from genomes.spaces.residual import ResidualSpace
-from search import Candidate, Evaluation, Status, Strategy
-from strategies import RandomSearch
+from search import Candidate, Evaluation, Fidelity, Status, Strategy
+from strategies import ASHA, LadderSettings, RandomSearch, SuccessiveHalving
 
 SPACE = ResidualSpace((1, 16, 16), 4)
 LIMITS = SPACE.limits.budgets
@@ -26,7 +26,13 @@ FAILURES: tuple[Status, ...] = ("build_error", "non_finite", "over_budget", "kil
 Make = Callable[[int], Strategy]
 Evaluate = Callable[[Candidate, Mapping[int, Evaluation]], Evaluation]
 
-STRATEGIES: dict[str, Make] = {
+FULL = Fidelity(180_000)
+RUNGS = (Fidelity().examples, 60_000)
+RETRAINED = LadderSettings(rungs=RUNGS, promotion="retrain")
+CONTINUED = LadderSettings(rungs=RUNGS, promotion="continue", reduction=2)
+PAIRED = LadderSettings("halving", RUNGS[:1], reduction=2, bracket=4)
+
+PLAIN: dict[str, Make] = {
     "aging": lambda seed: AgingEvolution(STARTERS, LIMITS, seed, variation=VARIED),
     "aging of two, from one starter": lambda seed: AgingEvolution(
         STARTERS[:1], LIMITS, seed, AgingSettings(population=2, tournament=1, founders=3)
@@ -40,19 +46,27 @@ STRATEGIES: dict[str, Make] = {
     ),
     "random": lambda seed: RandomSearch(SPACE, LIMITS, seed),
 }
-EVOLVING = [name for name in STRATEGIES if name != "random"]
+EVOLVING = [name for name in PLAIN if name != "random"]
+AXES = ("error", "parameters")
+LADDERS: dict[str, Make] = {
+    "asha of aging": lambda seed: ASHA(PLAIN["aging"](seed), CONTINUED, FULL),
+    "asha of nsga2 with crossover": lambda seed: ASHA(PLAIN["nsga2 with crossover"](seed), RETRAINED, FULL, AXES),
+    "halving of nsga2": lambda seed: SuccessiveHalving(PLAIN["nsga2"](seed), RETRAINED, FULL, AXES),
+    "halving of aging, in pairs": lambda seed: SuccessiveHalving(PLAIN["aging"](seed), PAIRED, FULL),
+}
+STRATEGIES = {**PLAIN, **LADDERS}
 
 
 def toy(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
     """Returns an evaluation that rewards GELUs and joins: no member of the space has any, edits have to find them."""
-    spent, age = cost(candidate.genome), 0.0
+    spent, age, shown = cost(candidate.genome), 0.0, float(candidate.fidelity.examples)
     if candidate.parents:
         age = parents[candidate.parents[0]].cost["lineage_examples"]
     return Evaluation(
         candidate.number,
         "ok",
         {"error": 1 / (1 + merit(candidate.genome)), "parameters": spent.parameters, "macs": spent.macs},
-        {"examples": 100.0, "lineage_examples": 100.0 + age},
+        {"examples": shown, "lineage_examples": shown + age},
         weights=hashlib.sha256(f"{candidate.number}".encode()).hexdigest(),
     )
 
@@ -123,4 +137,4 @@ class Game:
 def identity(candidate: Candidate) -> tuple[object, ...]:
     """Returns what two equal proposals have in common."""
     edits = tuple(edit.digest for edit in candidate.edits)
-    return candidate.number, candidate.genome.digest, candidate.parents, edits, candidate.fidelity
+    return candidate.number, candidate.genome.digest, candidate.parents, edits, candidate.fidelity, candidate.promotes

@@ -57,7 +57,12 @@ def test_proposals_are_valid_numbered_in_order_and_lead_from_parent_to_child(mak
     assert [c.number for c in game.asked] == list(range(COUNT))
     for candidate in game.asked:
         check(candidate.genome, LIMITS)
-        assert candidate.fidelity == Fidelity()
+        if candidate.promotes is None:
+            assert candidate.fidelity == Fidelity()
+        else:
+            promoted = game.asked[candidate.promotes]
+            assert candidate.genome == promoted.genome
+            assert candidate.fidelity.examples > promoted.fidelity.examples
         assert candidate.parents or not candidate.edits
         assert all(parent < candidate.number for parent in candidate.parents)
     for child, parent in game.children():
@@ -65,7 +70,7 @@ def test_proposals_are_valid_numbered_in_order_and_lead_from_parent_to_child(mak
             assert child.edits[-1].genome == child.genome
             assert not equivalent(child.genome, parent.genome)
         else:
-            assert child.control
+            assert child.control or child.promotes == parent.number
             assert child.genome == parent.genome
 
 
@@ -101,12 +106,12 @@ def test_a_hundred_may_be_asked_before_anything_is_told(make: Make) -> None:
 
 
 @each
-def test_nothing_is_asked_twice_at_the_same_age_of_training(make: Make) -> None:
+def test_nothing_is_asked_twice_at_the_same_age_of_training_and_fidelity(make: Make) -> None:
     game = Game(make(9)).play(COUNT)
-    seen: dict[tuple[str, float], list[Candidate]] = {}
+    seen: dict[tuple[str, float, Fidelity], list[Candidate]] = {}
     for candidate in game.asked:
         age = game.told[candidate.parents[0]].cost["lineage_examples"] if candidate.parents else 0.0
-        same = seen.setdefault((fingerprint(candidate.genome), age), [])
+        same = seen.setdefault((fingerprint(candidate.genome), age, candidate.fidelity), [])
         # controls of two parents that compute the same at the same age would be the one exception
         assert candidate.control or not any(equivalent(candidate.genome, other.genome) for other in same)
         same.append(candidate)

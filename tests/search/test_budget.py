@@ -1,0 +1,58 @@
+"""Budgets in what children and the machine cost; the others are tested with the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from search import Budget, Candidate, Dispatch, Done, Evaluation, Ledger, Progress, Spent, Strategy, drive
+from tests.doubles import ToyEvaluator, in_turn
+from tests.search.toys import CONFIG, Climber
+
+
+def go(place: Path, dispatch: Dispatch, budget: Budget) -> Progress:
+    """Runs a search, or goes on with it; each child takes a processor second."""
+    strategy: Strategy = Climber(3)
+    with Ledger.create(place / "toy", CONFIG) as ledger:
+        return drive(strategy, dispatch, ledger, budget)
+
+
+def test_a_budget_of_processor_seconds_counts_the_children_and_not_the_clock(place: Path) -> None:
+    progress = go(place, in_turn(ToyEvaluator()), Budget(cpu_seconds=5))
+    assert progress.spent.train_seconds == 5
+    assert progress.spent.elapsed_seconds < 5
+
+
+def test_a_budget_of_dollars_is_the_machine_s_price_for_the_time_of_all_sessions(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("search.loop.time.monotonic", lambda: clock[0])
+    evaluator = ToyEvaluator()
+
+    def slow(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
+        clock[0] += 900.0
+        done(evaluator(candidate, parents))
+
+    def spent(dollars: float) -> float:
+        budget = Budget(dollars=dollars, dollars_per_hour=4.0)  # a dollar a child, unless it is a twin
+        clock[0] += 50_000.0  # between two sessions
+        return go(place, slow, budget).spent.train_seconds
+
+    assert spent(3.0) == 3
+    assert spent(5.0) == 5
+
+
+def test_the_bound_that_is_nearest_counts() -> None:
+    budget = Budget(candidates=10, cpu_seconds=100, dollars=1, dollars_per_hour=3600)
+    assert budget.share(Spent(candidates=5, train_seconds=20, elapsed_seconds=0.7)) == 0.7
+    assert budget.share(Spent(candidates=5, train_seconds=90, elapsed_seconds=0.7)) == 0.9
+    assert Budget().share(Spent(candidates=10**6, train_seconds=1e9, elapsed_seconds=1e9)) == 0
+
+
+@pytest.mark.parametrize("half", ["dollars", "dollars_per_hour"])
+def test_dollars_and_their_price_come_together(half: str) -> None:
+    with pytest.raises(ValueError, match=rf"must be given with budget\.{half}, got none"):
+        Budget(**{half: 2.0})  # type: ignore[arg-type]
