@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from search import Fidelity
 from training import Recipe, evaluate, loop
@@ -53,6 +55,21 @@ def images(device: str) -> Tensor:
 def test_training_keeps_all_its_tensors_on_the_device_of_the_images(fake_cuda: None) -> None:
     labels = torch.empty(20, dtype=torch.int64, device="cuda")
     train(Scaled("cuda"), images("cuda"), labels, RECIPE, Fidelity(64), torch.Generator(), (0.3, 0.4))
+
+
+def test_all_random_numbers_are_drawn_on_the_device_of_the_images(fake_cuda: None) -> None:
+    drawn = list[tuple[str, Any]]()
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "generator" in (kwargs or {}):
+                drawn.append((function.__name__, str(kwargs.get("device"))))
+            return function(*args, **(kwargs or {}))
+
+    labels = torch.empty(20, dtype=torch.int64, device="cuda")
+    with Watch():
+        train(Scaled("cuda"), images("cuda"), labels, RECIPE, Fidelity(8), torch.Generator(), (0.3, 0.4))
+    assert set(drawn) == {("randperm", "cuda:0"), ("randint", "cuda:0"), ("rand", "cuda:0")}
 
 
 def test_a_tensor_left_on_the_cpu_would_be_noticed(fake_cuda: None) -> None:
