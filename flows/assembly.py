@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 DATA, FOUNDERS, WEIGHTS = "data.safetensors", "founders", "weights"  # of one search, in its directory
 ORIGIN = "origin"  # there too: the digest of the user's network in the weights
-FREE = ("budget", "slots", "timeout", "tracking")  # what may change when a search is resumed
+RETRAIN = "retrain"  # there too: the record, the weights and the results of the finalists' trainings
+FREE = ("budget", "slots", "timeout", "tracking", "retrain")  # what may change when a search is resumed
 
 
 class Plan(NamedTuple):
@@ -118,6 +120,25 @@ def trainer(config: SearchConfig, home: Home, prepared: "Prepared") -> "Trainer"
         directory / "results",
         config.space.budgets,
         _origin(directory),
+    )
+
+
+def retrainer(config: SearchConfig, home: Home) -> "Trainer":
+    """Returns the evaluator of finalists: from scratch, under the full recipe, with weights and results of its own.
+
+    What it stores is out of reach of a search that begins anew and tidies up.
+
+    Raises:
+        BadInput: the search's data cannot be had.
+    """
+    directory = home.search(config.name) / RETRAIN
+    return replace(
+        trainer(config, home, data(config, home)),
+        store=WeightStore(directory / WEIGHTS),
+        recipe=config.full()[0],
+        timeout=config.retrain.timeout,
+        scratch=directory / "results",
+        origin=None,
     )
 
 

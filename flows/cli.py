@@ -1,11 +1,11 @@
-"""The command line: search, resume, show, lineage, verify, export, sync."""
+"""The command line: search, resume, show, lineage, verify, retrain, export, sync."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -118,11 +118,40 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command("retrain")
+def retrain_command(
+    name: str,
+    top: Annotated[int | None, typer.Option(help="How many finalists, instead of as configured.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How often each is trained, instead of as configured.")] = None,
+    examples: Annotated[int | None, typer.Option(help="Examples of each training, instead of as configured.")] = None,
+    home: HomeOption = HOME,
+) -> None:
+    """Train the best networks of a search from scratch, choose one, and read the test part for it, once."""
+    _quiet_prefect()
+    from flows.retrain import retrain
+
+    typer.echo(f"Finalists of search {name} in {Home(home).search(name)}: starting Prefect and MLflow …")
+    try:
+        result = retrain(name, top, seeds, examples, home)
+    except KeyboardInterrupt:
+        typer.echo(f"\nStopped; nothing is lost. Go on with: {_command('retrain', name, home)}")
+        raise typer.Exit(130) from None
+    if result["finalists"] < result["asked"]:
+        typer.echo(f"{result['asked']} finalists were asked for, the search has {result['finalists']} different ones")
+    if not result["tracked"]:
+        typer.echo(f"MLflow has not heard of all trainings: {_command('sync', name, home)}")
+    typer.echo(_verdict(result))
+    file = Home(home).search(name) / "retrain" / "weights" / f"{result['weights']}.safetensors"
+    typer.echo(f"Result:   {file}; as files to use: {_command('export', name, home)} --to exported")
+
+
 @app.command()
 def export(
     name: str,
     to: Annotated[Path, typer.Option(help="Directory to make.")],
-    number: Annotated[int | None, typer.Argument(help="Candidate; the best one.")] = None,
+    number: Annotated[
+        int | None, typer.Argument(help="Candidate as the search left it; the retrained champion, or else the best.")
+    ] = None,
     fold: Annotated[bool, typer.Option("--fold", help="Fold batch norms into the layers before them.")] = False,
     home: HomeOption = HOME,
 ) -> None:
@@ -135,17 +164,23 @@ def export(
 @app.command()
 def sync(name: str, home: HomeOption = HOME) -> None:
     """Send to MLflow what it has not been told of a search."""
+    from flows.assembly import RETRAIN
     from flows.config import validated
     from flows.tracking import Tracker
-    from search import Ledger
+    from search import Ledger, Retrainings
 
-    with Ledger.open(Home(home).search(name)) as ledger:  # locked: a search that runs sends for itself
+    directory = Home(home).search(name)
+    with Ledger.open(directory) as ledger:  # locked: a search that runs sends for itself
         config = validated(ledger.config, name)
         tracker = Tracker(Home(home), name, config.tracking, config.facts())
         tracker.check()
         tracker.finish("KILLED" if ledger.pending() else "FINISHED")
     if left := tracker.lag():
         raise BadInput(f"MLflow did not take {left} evaluations; they are kept, try again")
+    if (directory / RETRAIN).is_dir():
+        with Retrainings.open(directory / RETRAIN) as record:  # locked, for the same reason
+            if not tracker.tell_retrained(record):
+                raise BadInput("MLflow did not take the trainings of finalists; they are kept, try again")
     typer.echo("MLflow holds what the ledger holds")
 
 
@@ -178,6 +213,18 @@ def _run(config: SearchConfig, home: Path) -> None:
     typer.echo(f"          {result['address']}")
     if result["untracked"]:
         typer.echo(f"MLflow has not heard of {result['untracked']} evaluations: {_command('sync', config.name, home)}")
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    """Returns what was chosen, and how often the test part has been read."""
+    count = result["networks_tested"]
+    often = "read once" if count == 1 else f"read for {count} networks so far, so the least of them is flattered"
+    if result["known"]:
+        often += "; this number is the recorded one"
+    return (
+        f"Champion: child {result['number']}, trained from scratch with seed {result['seed']}: second validation error "
+        f"{result['second_validation_error']:.4f}, test error {result['test_error']:.4f} ({often})"
+    )
 
 
 def _quiet_prefect() -> None:

@@ -1,6 +1,7 @@
 """SearchConfig: a whole experiment as one validated value, read from YAML and shown as a form by Prefect."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +19,7 @@ from training.spec import DataSpec
 MAX_BYTES = 64 * 1024
 PRESETS = Path(__file__).parent / "presets"
 OBJECTIVES = ("error", "parameters", "macs", "activation_bytes")
+LONGER = 8  # a finalist's training than a child's, in examples
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -49,6 +51,19 @@ class Strategy(BaseModel):
         return self
 
 
+class Retrain(BaseModel):
+    """How the best of a search are trained from scratch; may differ whenever it is done."""
+
+    model_config = STRICT
+    top: Annotated[int, Field(ge=1, le=100, description="how many finalists")] = 3
+    seeds: Annotated[int, Field(ge=1, le=100, description="how often each is trained")] = 3
+    fidelity: Annotated[
+        Fidelity | None, Field(description="of each training; none: a child's with eight times its examples")
+    ] = None
+    recipe: Annotated[Recipe | None, Field(description="of each training; none: a child's")] = None
+    timeout: Annotated[float, Field(gt=0, description="seconds after which one training is killed")] = 7200
+
+
 class OriginSpec(BaseModel):
     """A network of the user's own to begin with."""
 
@@ -78,6 +93,7 @@ class SearchConfig(BaseModel):
     strategy: Strategy = Strategy()
     recipe: Recipe = Recipe()
     fidelity: Fidelity = Fidelity()
+    retrain: Retrain = Retrain()
     budget: Budget = Budget(seconds=150)
     slots: Slots = Slots()
     timeout: Annotated[float, Field(gt=0, description="seconds after which one child is killed")] = 600
@@ -101,6 +117,11 @@ class SearchConfig(BaseModel):
         if self.budget.seconds == math.inf:
             raise ValueError("budget.seconds must be finite, or left out for no bound")
         return self
+
+    def full(self) -> tuple[Recipe, Fidelity]:
+        """Returns the recipe and the fidelity that finalists are trained with."""
+        longer = replace(self.fidelity, examples=LONGER * self.fidelity.examples)
+        return self.retrain.recipe or self.recipe, self.retrain.fidelity or longer
 
     def facts(self) -> dict[str, Any]:
         """Returns the settings as flat names and values, for tables."""
