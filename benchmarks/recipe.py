@@ -6,7 +6,7 @@ is not read. A full run writes docs/recipe.md.
 
 Data: Fashion-MNIST, 48,000 training images, 12,000 to judge by.
 
-Usage: python benchmarks/recipe.py [--quick]
+Usage: python benchmarks/recipe.py [--quick] [--keep FILE]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -81,16 +81,18 @@ def trained(way: str, seed: int, file: Path, protocol: Protocol) -> dict[str, An
     return {"way": way, "seed": seed, "error": error(network, images, labels, prepared.normal), "seconds": seconds}
 
 
-def measured(protocol: Protocol, file: Path) -> list[dict[str, Any]]:
-    """Trains everything on all cores, the ways in turn."""
-    jobs = [(way, seed) for seed in range(protocol.seeds) for way in WAYS]
+def measured(protocol: Protocol, file: Path, keep: Path) -> list[dict[str, Any]]:
+    """Trains everything that is not kept yet on all cores, the ways in turn, and returns all of it."""
+    found = [json.loads(line) for line in keep.read_text().splitlines()] if keep.exists() else []
+    known = {(one["way"], one["seed"]) for one in found}
+    jobs = [(way, seed) for seed in range(protocol.seeds) for way in WAYS if (way, seed) not in known]
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(trained, way, seed, file, protocol) for way, seed in jobs]
-        found = []
-        for future in waiting:
+        for future in as_completed([pool.submit(trained, way, seed, file, protocol) for way, seed in jobs]):
             found.append(future.result())
             print("{way:10} seed {seed}: error {error:.4f} in {seconds:.0f} CPU s".format(**found[-1]), flush=True)
-    return found
+            with keep.open("a") as kept:
+                kept.write(json.dumps(found[-1]) + "\n")
+    return sorted(found, key=lambda one: one["seed"])
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -135,7 +137,8 @@ TEXT = """# What erasing and averaging are worth
 
 Written by `python benchmarks/recipe.py`, not by hand: Fashion-MNIST, {parameters:,} parameters from scratch,
 {examples:,} examples in one complete schedule, seeds 0 to {last_seed}, {judged:,} validation images to judge by,
-{cores} cores ({machine}, shared with other work), torch {torch}, {minutes:.0f} minutes.
+{cores} cores ({machine}, shared with other work), torch {torch}, {minutes:.0f} minutes of
+processor time.
 
 *Erasing*: half of the images have a random rectangle covered with noise (Zhong et al. 2020). *Averaging*: training ends
 with the exponential moving average of the weights, its time constant a twentieth of the steps, and the statistics of
@@ -174,12 +177,13 @@ def main() -> None:
     """Measures, prints a table, and the result as JSON in the last line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="hardly any training: only that it runs")
-    quick, begun = parser.parse_args().quick, time.perf_counter()
-    protocol = QUICK if quick else Protocol()
+    parser.add_argument("--keep", type=Path, help="file of finished trainings, so that a run that was cut off goes on")
+    given = parser.parse_args()
+    quick, protocol = given.quick, QUICK if given.quick else Protocol()
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(DataSpec("fashion_mnist", validation=0.1, second_validation=0.1), Path(scratch))
-        found = measured(protocol, prepared.file)
-    ways, seconds = judged(found), time.perf_counter() - begun
+        found = measured(protocol, prepared.file, given.keep or Path(scratch) / "kept.jsonl")
+    ways, seconds = judged(found), sum(one["seconds"] for one in found)
     print("\n".join(rows(ways)))
     if not quick:
         PAGE.write_text(page(ways, protocol, seconds))
@@ -188,7 +192,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
     }
-    told = {"ways": ways, "examples": protocol.examples, "seeds": protocol.seeds, "seconds": seconds}
+    told = {"ways": ways, "examples": protocol.examples, "seeds": protocol.seeds, "cpu_seconds": seconds}
     print("RESULT", json.dumps({**told, "torch": version("torch"), **machine}))
 
 
