@@ -73,6 +73,13 @@ def test_the_network_trains_as_without_an_average() -> None:
     assert not torch.equal(weights["head.weight"], trained(RECIPE)[0]["head.weight"])
 
 
+def test_an_average_over_less_than_a_step_keeps_the_last_weights_and_measures_statistics_only() -> None:
+    weights, _ = trained(RECIPE)
+    measured, _ = trained(Recipe(**{**vars(RECIPE), "averaging": 1e-9}))
+    different = {name for name in weights if not torch.equal(weights[name], measured[name])}
+    assert different == {"norm.running_mean", "norm.running_var"}
+
+
 def test_the_statistics_are_those_of_the_averaged_weights() -> None:
     network, (images, labels) = build(GENOME, initial(GENOME, 0)), stripes(200)
     recipe = Recipe(**{**vars(RECIPE), "averaging": 0.5})
