@@ -24,7 +24,7 @@ from flows.config import SearchConfig, validated
 from flows.finalists import finalists
 from flows.home import BadInput, Home
 from flows.search import THREADS, stop_children
-from flows.standings import JUDGED, champion, ranked, table
+from flows.standings import JUDGED, champion, ranked, show, words
 from search import INFRASTRUCTURAL, Candidate, DiskFull, Evaluation, Ledger, Retraining, Retrainings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Job(NamedTuple):
 def retraining(label: str, work: Callable[[], Evaluation]) -> State[Any]:  # noqa: ARG001  Prefect reads the label
     """Trains one finalist with one seed; the state and its message say what became of it."""
     evaluation = work()
-    said = _words(evaluation)
+    said = words(evaluation)
     return Completed(message=said) if evaluation.ok else Failed(message=said)
 
 
@@ -111,9 +111,7 @@ def retrain(
         before = winner is not None and _tested(record, evaluator, winner)
         evaluator.clear(set(genomes))
         tracked, tests, readings = tracker.tell_retrained(record), record.test_errors(), record.readings()
-    screen.print(table(standings, tests))
-    for failed in (one for standing in standings for one in standing.failures):
-        screen.print(Text(f"child {failed.number}, seed {failed.seed}: {_words(failed.evaluation)}", style="red"))
+    show(standings, tests, screen)
     if winner is None:
         raise BadInput(f"one training at least must succeed, all {len(jobs)} failed: another recipe, or more memory")
     return {
@@ -176,7 +174,7 @@ def _train(
     told = True
     for count, (job, evaluation) in enumerate(_landing(missing, config.slots.cpu), 1):
         record.record(Retraining(job.key, job.candidate.number, job.seed, setting, evaluation))
-        said = f"{count} of {len(missing)} · {job.label}: {_words(evaluation)}"
+        said = f"{count} of {len(missing)} · {job.label}: {words(evaluation)}"
         screen.print(Text(f"{said} in {evaluation.cost.get('seconds', 0):.0f} CPU s"))
         told = told and tell(record)
 
@@ -254,9 +252,3 @@ def _tested(record: Retrainings, evaluator: "Trainer", winner: Retraining) -> bo
         raise BadInput(f"the test part could not be read ({outcome.status}: {outcome.reason}); try again")
     record.reading_ended(weights, outcome.value["error"])
     return False
-
-
-def _words(evaluation: Evaluation) -> str:
-    if evaluation.ok:
-        return f"second validation error {evaluation.objectives[JUDGED]:.4f}"
-    return f"{evaluation.status}: {evaluation.reason}"

@@ -1,11 +1,13 @@
-"""Standings: finalists after their trainings from scratch, ranked, and as a table."""
+"""Standings: finalists after their trainings from scratch, ranked and shown."""
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from search import Evaluation, Retraining
 
@@ -66,6 +68,20 @@ def champion(standings: Sequence[Standing]) -> Retraining | None:
     """
     good = standings[0].good if standings else []
     return min(good, key=lambda one: (one.evaluation.objectives[JUDGED], one.seed), default=None)
+
+
+def words(evaluation: Evaluation) -> str:
+    """Returns in a few words what became of a training."""
+    if evaluation.ok:
+        return f"second validation error {evaluation.objectives[JUDGED]:.4f}"
+    return f"{evaluation.status}: {evaluation.reason}"
+
+
+def show(standings: Sequence[Standing], tests: Mapping[str, float], screen: Console) -> None:
+    """Prints the table, and why trainings failed."""
+    screen.print(table(standings, tests))
+    for failed in (one for standing in standings for one in standing.failures):
+        screen.print(Text(f"child {failed.number}, seed {failed.seed}: {words(failed.evaluation)}", style="red"))
 
 
 def table(standings: Sequence[Standing], tests: Mapping[str, float]) -> Table:

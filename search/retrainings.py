@@ -178,7 +178,9 @@ class Retrainings:
         """Records what the reading that began last for these weights showed."""
         with self._transaction() as db:
             last = "SELECT max(seq) FROM reading WHERE weights = ?"
-            db.execute(f"UPDATE reading SET error = ? WHERE seq = ({last})", (error, weights))
+            if not db.execute(f"UPDATE reading SET error = ? WHERE seq = ({last})", (error, weights)).rowcount:
+                row = (weights, time.time(), error)
+                db.execute("INSERT INTO reading (weights, started, error) VALUES (?, ?, ?)", row)
 
     def readings(self) -> list[Reading]:
         """Returns every reading of the test part, the first one first."""

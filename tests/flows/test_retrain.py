@@ -286,22 +286,18 @@ def test_killed_in_the_middle_it_goes_on_and_trains_nothing_twice(
     monkeypatch.setenv("MORPHOGEN_TEST", str(home))  # by which its processes are known
     monkeypatch.setenv("PREFECT_API_URL", str(get_current_settings().api.url))
     words = ("retrain", "tiny", "--seeds", "3", "--examples", "6000")
-    before: dict[str, Retraining] = {}
-    for target in (1, 3):
-        with running(home, *words) as process:
-            deadline = time.monotonic() + 120
-            while len(recorded(home)) < target and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.02)
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        deadline = time.monotonic() + 30
-        while workers(home) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert workers(home) == []
-        now = recorded(home)
-        assert len(now) >= target, (home / "output.txt").read_text()[-3000:]
-        assert {key: now[key] for key in before} == before
-        before = now
+    with running(home, *words) as process:
+        deadline = time.monotonic() + 240
+        while len(recorded(home)) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    deadline = time.monotonic() + 30
+    while workers(home) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert workers(home) == []
+    before = recorded(home)
+    assert 2 <= len(before) < 6, (home / "output.txt").read_text()[-3000:]
     with running(home, *words) as process:
         assert process.wait(timeout=240) == 0, (home / "output.txt").read_text()[-3000:]
     done = recorded(home)

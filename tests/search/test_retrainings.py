@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from search import Evaluation, Reading, Retraining, Retrainings, SearchLocked, UnreadableLedger
+from search import DiskFull, Evaluation, Reading, Retraining, Retrainings, SearchLocked, UnreadableLedger
 from search.errors import NewerSchema
 from search.retrainings import FILE
 
@@ -46,6 +47,8 @@ def test_a_reading_shows_from_its_beginning_on(tmp_path: Path) -> None:
         record.reading_begins("b")
         assert record.readings() == [Reading("a", None), Reading("a", 0.125), Reading("b", None)]
         assert record.test_errors() == {"a": 0.125}
+        record.reading_ended("c", 0.5)  # it landed, and the record was lost
+        assert record.test_errors() == {"a": 0.125, "c": 0.5}
 
 
 def test_the_last_choice_counts_and_the_same_one_is_written_once(tmp_path: Path) -> None:
@@ -89,6 +92,19 @@ def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
             record.record(broken)
         record.record(replace(ONE, key="next"))
         assert set(record.recorded()) == {"key", "next"}
+
+
+def test_a_record_that_may_not_grow_is_a_full_disk_and_loses_nothing(tmp_path: Path) -> None:
+    with Retrainings.open(tmp_path) as record:
+        record.record(ONE)
+        pages = record._db.execute("PRAGMA page_count").fetchone()[0]
+        record._db.execute(f"PRAGMA max_page_count = {pages}")
+        more = (replace(ONE, key=f"more {number}") for number in range(500))
+        with pytest.raises(DiskFull, match="make room, then go on"):
+            deque(map(record.record, more))
+        written = len(record.recorded())
+    with Retrainings.open(tmp_path) as record:
+        assert len(record.recorded()) == written < 500
 
 
 def test_another_version_or_another_file_is_refused_and_left_alone(tmp_path: Path) -> None:
