@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -77,12 +77,17 @@ def resume(
 
 @app.command()
 def show(name: str, home: HomeOption = HOME) -> None:
-    """Show a search's front, best network, costs, failures and gains over the no-op control."""
+    """Show a search's front, best network, costs, failures, gains over the no-op control, and retrained champion."""
     from flows import terminal
-    from search import Ledger
+    from flows.assembly import RETRAIN
+    from flows.standings import verdict
+    from search import Ledger, Retrainings
 
-    with Ledger.read(Home(home).search(name)) as ledger:
+    directory = Home(home).search(name)
+    with Ledger.read(directory) as ledger, Retrainings.read(directory / RETRAIN) as record:
         terminal.summary(ledger, terminal.console())
+        if told := verdict(record):
+            typer.echo(told)
 
 
 @app.command()
@@ -128,6 +133,7 @@ def retrain_command(
 ) -> None:
     """Train the best networks of a search from scratch, choose one, and read the test part for it, once."""
     _quiet_prefect()
+    from flows.assembly import RETRAIN, WEIGHTS
     from flows.retrain import retrain
 
     typer.echo(f"Finalists of search {name} in {Home(home).search(name)}: starting Prefect and MLflow …")
@@ -140,8 +146,8 @@ def retrain_command(
         typer.echo(f"{result['asked']} finalists were asked for, the search has {result['finalists']} different ones")
     if not result["tracked"]:
         typer.echo(f"MLflow has not heard of all trainings: {_command('sync', name, home)}")
-    typer.echo(_verdict(result))
-    file = Home(home).search(name) / "retrain" / "weights" / f"{result['weights']}.safetensors"
+    typer.echo(result["verdict"])
+    file = Home(home).search(name) / RETRAIN / WEIGHTS / f"{result['weights']}.safetensors"
     typer.echo(f"Result:   {file}; as files to use: {_command('export', name, home)} --to exported")
 
 
@@ -213,18 +219,6 @@ def _run(config: SearchConfig, home: Path) -> None:
     typer.echo(f"          {result['address']}")
     if result["untracked"]:
         typer.echo(f"MLflow has not heard of {result['untracked']} evaluations: {_command('sync', config.name, home)}")
-
-
-def _verdict(result: Mapping[str, Any]) -> str:
-    """Returns what was chosen, and how often the test part has been read."""
-    count = result["networks_tested"]
-    often = "read once" if count == 1 else f"read for {count} networks so far, so the least of them is flattered"
-    if result["known"]:
-        often += "; this number is the recorded one"
-    return (
-        f"Champion: child {result['number']}, trained from scratch with seed {result['seed']}: second validation error "
-        f"{result['second_validation_error']:.4f}, test error {result['test_error']:.4f} ({often})"
-    )
 
 
 def _quiet_prefect() -> None:

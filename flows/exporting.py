@@ -67,8 +67,6 @@ def exported(home: Home, name: str, number: int | None, directory: Path, *, fold
 def _champion(home: Home, name: str) -> Chosen | None:
     """Returns the network that retraining chose; None if there was none."""
     directory = home.search(name) / RETRAIN
-    if not directory.is_dir():
-        return None
     with Retrainings.read(directory) as record:
         chosen, tests = record.chosen(), record.test_errors()
     if chosen is None or chosen.evaluation.weights is None:

@@ -24,7 +24,7 @@ from flows.config import SearchConfig, validated
 from flows.finalists import finalists
 from flows.home import BadInput, Home
 from flows.search import THREADS, stop_children
-from flows.standings import JUDGED, champion, ranked, show, words
+from flows.standings import JUDGED, champion, ranked, show, verdict, words
 from search import INFRASTRUCTURAL, Candidate, DiskFull, Evaluation, Ledger, Retraining, Retrainings
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def retrain(
         winner = champion(standings)
         before = winner is not None and _tested(record, evaluator, winner)
         evaluator.clear(set(genomes))
-        tracked, tests, readings = tracker.tell_retrained(record), record.test_errors(), record.readings()
+        tracked, tests, told = tracker.tell_retrained(record), record.test_errors(), verdict(record)
     show(standings, tests, screen)
     if winner is None:
         raise BadInput(f"one training at least must succeed, all {len(jobs)} failed: another recipe, or more memory")
@@ -122,8 +122,7 @@ def retrain(
         "second_validation_error": winner.evaluation.objectives[JUDGED],
         "test_error": tests[winner.evaluation.weights or ""],
         "weights": winner.evaluation.weights,
-        "known": before,
-        "networks_tested": len({reading.weights for reading in readings}),
+        "verdict": f"{told}{'; as recorded before' if before else ''}",
         "tracked": tracked,
     }
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search import Evaluation, Retraining
+from search import Evaluation, Retraining, Retrainings
 
 JUDGED = "second_validation_error"
 
@@ -75,6 +75,21 @@ def words(evaluation: Evaluation) -> str:
     if evaluation.ok:
         return f"second validation error {evaluation.objectives[JUDGED]:.4f}"
     return f"{evaluation.status}: {evaluation.reason}"
+
+
+def verdict(record: Retrainings) -> str | None:
+    """Returns what was chosen, and how often the test part has been read; None before the first choice."""
+    chosen, tests = record.chosen(), record.test_errors()
+    if chosen is None:
+        return None
+    judged = (
+        f"Champion: child {chosen.number}, trained from scratch with seed {chosen.seed}: {words(chosen.evaluation)}"
+    )
+    if (test := tests.get(chosen.evaluation.weights or "")) is None:
+        return f"{judged}, test part not read yet"
+    count = len({reading.weights for reading in record.readings()})
+    often = "read once" if count == 1 else f"read for {count} networks so far, so the least of them is flattered"
+    return f"{judged}, test error {test:.4f} ({often})"
 
 
 def show(standings: Sequence[Standing], tests: Mapping[str, float], screen: Console) -> None:

@@ -125,11 +125,13 @@ def test_again_nothing_is_trained_nor_read_and_the_recorded_number_is_shown(
     assert retrained(home, monkeypatch) == 0
     said = capsys.readouterr().out
     assert "4 trainings, 4 of them known" in said
-    assert f"test error {seen[0]:.4f} (read once; this number is the recorded one)" in said
+    assert f"test error {seen[0]:.4f} (read once); as recorded before" in said
     assert (recorded(home), readings(home)) == (before, seen)
     last = said.strip().splitlines()[-1]
     assert last.startswith("Result:")
     assert Path(last.split()[1].rstrip(";")).is_file()
+    assert run(monkeypatch, "show", "tiny", "--home", str(home)) == 0
+    assert f"test error {seen[0]:.4f} (read once)" in capsys.readouterr().out
 
 
 def test_more_seeds_and_finalists_train_only_what_is_missing(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import random
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from flows.standings import JUDGED, champion, ranked, spread, table
-from search import Evaluation, Retraining
+from flows.standings import JUDGED, champion, ranked, spread, table, verdict
+from search import Evaluation, Retraining, Retrainings
 
 
 def searched(number: int, parameters: float = 100.0) -> Evaluation:
@@ -91,3 +92,22 @@ def test_a_spread_needs_two_values() -> None:
     assert spread([]) == "none"
     assert spread([0.5]) == "0.5000"
     assert spread([1.0, 3.0], 1) == "2.0 ± 1.4"
+
+
+def test_the_verdict_counts_every_network_that_the_test_part_was_read_for(tmp_path: Path) -> None:
+    with Retrainings.open(tmp_path) as record:
+        assert verdict(record) is None
+        for number in (0, 1):
+            record.record(trained(number, 2, 0.25))
+        record.choose("0-2")
+        assert str(verdict(record)).endswith("seed 2: second validation error 0.2500, test part not read yet")
+        record.reading_begins("0-2")  # cut off
+        record.reading_begins("0-2")
+        record.reading_ended("0-2", 0.125)
+        assert str(verdict(record)).endswith("test error 0.1250 (read once)")
+        record.choose("1-2")
+        record.reading_begins("1-2")
+        record.reading_ended("1-2", 0.5)
+        told = str(verdict(record))
+        assert told.startswith("Champion: child 1, trained from scratch with seed 2")
+        assert "test error 0.5000 (read for 2 networks so far" in told
