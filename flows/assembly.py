@@ -2,11 +2,12 @@
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evo import DISRUPTIONS, NSGA2, AgingEvolution
-from flows.config import SearchConfig
+from flows.config import SearchConfig, validated
 from flows.home import BadInput, Home
 from flows.origin import Origin, origin
 from genomes import Genome, InvalidGenome, expand, load_genome
@@ -22,7 +23,28 @@ if TYPE_CHECKING:
 
 DATA, FOUNDERS, WEIGHTS = "data.safetensors", "founders", "weights"  # of one search, in its directory
 ORIGIN = "origin"  # there too: the digest of the user's network in the weights
-FREE = ("budget", "slots", "timeout", "tracking")  # what may change when a search is resumed
+RETRAIN = "retrain"  # there too: the record, the weights and the results of the finalists' trainings
+FREE = ("budget", "slots", "timeout", "tracking", "retrain")  # what may change when a search is resumed
+
+
+def document(config: SearchConfig, home: Home) -> dict[str, Any]:
+    """Returns a configuration as the ledger is to hold it, as JSON values.
+
+    A search that was begun by an earlier version, which had fewer settings, keeps its words if they mean the same: a
+    setting that is new since then has its default.
+
+    Raises:
+        BadInput: what the ledger holds is no configuration of this version.
+    """
+    now = config.model_dump(mode="json")
+    if config.name not in home.names():
+        return now
+    with Ledger.read(home.search(config.name)) as ledger:
+        stored = dict(ledger.config)
+    meant = validated(stored, config.name).model_dump(mode="json")
+    if any(meant[key] != now[key] for key in now if key not in FREE):
+        return now  # refused, with what differs
+    return {**stored, **{key: now[key] for key in FREE}}
 
 
 class Plan(NamedTuple):
@@ -152,6 +174,26 @@ def trainer(
         _origin(directory),
         config.strategy.variation.choice == "gradient",
         Pool(places or cpu_slots()),
+    )
+
+
+def retrainer(config: SearchConfig, home: Home) -> "Trainer":
+    """Returns the evaluator of finalists: from scratch, under the full recipe, with weights and results of its own.
+
+    What it stores is out of reach of a search that begins anew and tidies up.
+
+    Raises:
+        BadInput: the search's data cannot be had.
+    """
+    directory = home.search(config.name) / RETRAIN
+    return replace(
+        trainer(config, home, data(config, home), slots(config)),
+        store=WeightStore(directory / WEIGHTS),
+        recipe=config.full()[0],
+        timeout=config.retrain.timeout,
+        scratch=directory / "results",
+        origin=None,
+        gradients=False,
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: search, resume, show, lineage, verify, export, sync."""
+"""The command line: search, resume, show, lineage, verify, retrain, export, sync."""
 
 from __future__ import annotations
 
@@ -90,12 +90,17 @@ def resume(
 
 @app.command()
 def show(name: str, home: HomeOption = HOME) -> None:
-    """Show a search's front, best network, costs, slots, failures and gains over the no-op control."""
+    """Show a search's front, best network, costs, slots, failures, gains over the no-op control, and champion."""
     from flows import terminal
-    from search import Ledger
+    from flows.assembly import RETRAIN
+    from flows.standings import verdict
+    from search import Ledger, Retrainings
 
-    with Ledger.read(Home(home).search(name)) as ledger:
+    directory = Home(home).search(name)
+    with Ledger.read(directory) as ledger, Retrainings.read(directory / RETRAIN) as record:
         terminal.summary(ledger, terminal.console())
+        if told := verdict(record):
+            typer.echo(told)
 
 
 @app.command()
@@ -131,11 +136,41 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command("retrain")
+def retrain_command(
+    name: str,
+    top: Annotated[int | None, typer.Option(help="How many finalists, instead of as configured.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How often each is trained, instead of as configured.")] = None,
+    examples: Annotated[int | None, typer.Option(help="Examples of each training, instead of as configured.")] = None,
+    home: HomeOption = HOME,
+) -> None:
+    """Train the best networks of a search from scratch, choose one, and read the test part for it, once."""
+    _quiet_prefect()
+    from flows.assembly import RETRAIN, WEIGHTS
+    from flows.retrain import retrain
+
+    typer.echo(f"Finalists of search {name} in {Home(home).search(name)}: starting Prefect and MLflow …")
+    try:
+        result = retrain(name, top, seeds, examples, home)
+    except KeyboardInterrupt:
+        typer.echo(f"\nStopped; nothing is lost. Go on with: {_command('retrain', name, home)}")
+        raise typer.Exit(130) from None
+    if result["finalists"] < result["asked"]:
+        typer.echo(f"{result['asked']} finalists were asked for, the search has {result['finalists']} different ones")
+    if not result["tracked"]:
+        typer.echo(f"MLflow has not heard of all trainings: {_command('sync', name, home)}")
+    typer.echo(result["verdict"])
+    file = Home(home).search(name) / RETRAIN / WEIGHTS / f"{result['weights']}.safetensors"
+    typer.echo(f"Result:   {file}; as files to use: {_command('export', name, home)} --to exported")
+
+
 @app.command()
 def export(
     name: str,
     to: Annotated[Path, typer.Option(help="Directory to make.")],
-    number: Annotated[int | None, typer.Argument(help="Candidate; the best one.")] = None,
+    number: Annotated[
+        int | None, typer.Argument(help="Candidate as the search left it; the retrained champion, or else the best.")
+    ] = None,
     fold: Annotated[bool, typer.Option("--fold", help="Fold batch norms into the layers before them.")] = False,
     home: HomeOption = HOME,
 ) -> None:
@@ -148,17 +183,23 @@ def export(
 @app.command()
 def sync(name: str, home: HomeOption = HOME) -> None:
     """Send to MLflow what it has not been told of a search."""
+    from flows.assembly import RETRAIN
     from flows.config import validated
     from flows.tracking import Tracker
-    from search import Ledger
+    from search import Ledger, Retrainings
 
-    with Ledger.open(Home(home).search(name)) as ledger:  # locked: a search that runs sends for itself
+    directory = Home(home).search(name)
+    with Ledger.open(directory) as ledger:  # locked: a search that runs sends for itself
         config = validated(ledger.config, name)
         tracker = Tracker(Home(home), name, config.tracking, config.facts())
         tracker.check()
         tracker.finish("KILLED" if ledger.pending() else "FINISHED")
     if left := tracker.lag():
         raise BadInput(f"MLflow did not take {left} evaluations; they are kept, try again")
+    if (directory / RETRAIN).is_dir():
+        with Retrainings.open(directory / RETRAIN) as record:  # locked, for the same reason
+            if not tracker.tell_retrained(record):
+                raise BadInput("MLflow did not take the trainings of finalists; they are kept, try again")
     typer.echo("MLflow holds what the ledger holds")
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +22,7 @@ MAX_BYTES = 64 * 1024
 MAX_SLOTS = 256
 PRESETS = Path(__file__).parent / "presets"
 OBJECTIVES = ("error", "parameters", "macs", "activation_bytes")
+LONGER = 8  # a finalist's training than a child's, in examples
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -113,6 +114,19 @@ class Strategy(BaseModel):
         return self
 
 
+class Retrain(BaseModel):
+    """How the best of a search are trained from scratch; may differ whenever it is done."""
+
+    model_config = STRICT
+    top: Annotated[int, Field(ge=1, le=100, description="how many finalists")] = 3
+    seeds: Annotated[int, Field(ge=1, le=100, description="how often each is trained")] = 3
+    fidelity: Annotated[
+        Fidelity | None, Field(description="of each training; none: a child's with eight times its examples")
+    ] = None
+    recipe: Annotated[Recipe | None, Field(description="of each training; none: a child's")] = None
+    timeout: Annotated[float, Field(gt=0, description="seconds after which one training is killed")] = 7200
+
+
 class OriginSpec(BaseModel):
     """A network of the user's own to begin with."""
 
@@ -142,6 +156,7 @@ class SearchConfig(BaseModel):
     strategy: Strategy = Strategy()
     recipe: Recipe = Recipe()
     fidelity: Fidelity = Fidelity()
+    retrain: Retrain = Retrain()
     budget: Budget = Budget(seconds=150)
     slots: Slots = Field(default_factory=Slots)
     timeout: Annotated[float, Field(gt=0, description="seconds after which one child is killed")] = 600
@@ -168,6 +183,11 @@ class SearchConfig(BaseModel):
         if self.strategy.ladder:
             self.strategy.ladder.fidelities(self.fidelity)  # refuses a rung that is not below the full schedule
         return self
+
+    def full(self) -> tuple[Recipe, Fidelity]:
+        """Returns the recipe and the fidelity that finalists are trained with."""
+        longer = replace(self.fidelity, examples=LONGER * self.fidelity.examples)
+        return self.retrain.recipe or self.recipe, self.retrain.fidelity or longer
 
     def facts(self) -> dict[str, Any]:
         """Returns the settings as flat names and values, for tables."""

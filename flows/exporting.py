@@ -1,18 +1,41 @@
-"""Exporting: a candidate of a search, with its stored weights, as files that stand alone."""
+"""Exporting: a network of a search, with its stored weights, as files that stand alone."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from flows import report
-from flows.assembly import data
+from flows.assembly import RETRAIN, WEIGHTS, data
 from flows.config import validated
 from flows.home import BadInput, Home
-from search import Ledger, WeightStore
+from genomes import Genome
+from search import Ledger, Retrainings, WeightStore
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Chosen(NamedTuple):
+    """A network to export.
+
+    Attributes:
+        title: what it is, in words.
+        error: of the validation part.
+        genome: the architecture.
+        weights: by `path.parameter`.
+    """
+
+    title: str
+    error: float
+    genome: Genome
+    weights: "dict[str, Tensor]"
 
 
 def exported(home: Home, name: str, number: int | None, directory: Path, *, folding: bool = False) -> str:
-    """Writes a candidate, by default the best one, into a new directory and says what was written.
+    """Writes a network into a new directory and says what was written.
 
-    With `folding`, batch norms are folded into the layers before them.
+    Without a number it is the champion that was trained from scratch, if there is one, or else the best candidate;
+    with a number the candidate as the search left it. With `folding`, batch norms are folded into the layers before
+    them.
 
     Raises:
         BadInput: the candidate has no weights, or the directory cannot be used.
@@ -23,16 +46,8 @@ def exported(home: Home, name: str, number: int | None, directory: Path, *, fold
 
     with Ledger.read(home.search(name)) as ledger:
         config = validated(ledger.config, name)
-        chosen = report.chosen(ledger, name, number)
-        evaluation = ledger.evaluations([chosen]).get(chosen)
-    if evaluation and evaluation.twin is not None and evaluation.weights is None:
-        raise BadInput(
-            f"candidate {chosen} computes the same as {evaluation.twin} and was not trained: export that one"
-        )
-    if evaluation is None or evaluation.weights is None:
-        raise BadInput(f"candidate {chosen} of search {name} has no weights: it failed, or is not trained yet")
-    genome, weights = WeightStore(home.search(name) / "weights").get(evaluation.weights)
-    error = evaluation.objectives["error"]
+        chosen = (number is None and _champion(home, name)) or _candidate(ledger, home, name, number)
+    title, error, genome, weights = chosen
     try:
         prepared = data(config, home)
         mean, deviation = prepared.normal
@@ -44,6 +59,41 @@ def exported(home: Home, name: str, number: int | None, directory: Path, *, fold
     differences = f"{done.source.name} by {done.source_error:.1e} and {done.onnx.name} by {done.onnx_error:.1e}"
     norms = f", {folded} batch norms folded" if folding else ""
     return (
-        f"Candidate {chosen} (error {error:.4f}) is in {done.directory}{norms}; loaded again, they differ from the "
+        f"{title} is in {done.directory}{norms}; loaded again, they differ from the "
         f"original: {differences} of the largest output"
     )
+
+
+def _champion(home: Home, name: str) -> Chosen | None:
+    """Returns the network that retraining chose; None if there was none."""
+    directory = home.search(name) / RETRAIN
+    with Retrainings.read(directory) as record:
+        chosen, tests = record.chosen(), record.test_errors()
+    if chosen is None or chosen.evaluation.weights is None:
+        return None
+    weights, errors = chosen.evaluation.weights, chosen.evaluation.objectives
+    test = f", test error {tests[weights]:.4f}" if weights in tests else ", test part not read"
+    title = (
+        f"Candidate {chosen.number}, trained from scratch (seed {chosen.seed}, validation error "
+        f"{errors['error']:.4f}{test}; for what the search itself trained, name its number)"
+    )
+    return Chosen(title, errors["error"], *WeightStore(directory / WEIGHTS).get(weights))
+
+
+def _candidate(ledger: Ledger, home: Home, name: str, number: int | None) -> Chosen:
+    """Returns a candidate with the weights that the search left.
+
+    Raises:
+        BadInput: it has none.
+    """
+    chosen = report.chosen(ledger, name, number)
+    evaluation = ledger.evaluations([chosen]).get(chosen)
+    if evaluation and evaluation.twin is not None and evaluation.weights is None:
+        raise BadInput(
+            f"candidate {chosen} computes the same as {evaluation.twin} and was not trained: export that one"
+        )
+    if evaluation is None or evaluation.weights is None:
+        raise BadInput(f"candidate {chosen} of search {name} has no weights: it failed, or is not trained yet")
+    error = evaluation.objectives["error"]
+    genome, weights = WeightStore(home.search(name) / WEIGHTS).get(evaluation.weights)
+    return Chosen(f"Candidate {chosen} (error {error:.4f})", error, genome, weights)

@@ -18,7 +18,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import report
-from flows.assembly import FREE, keep, planned, slots, tidy, trainer
+from flows.assembly import FREE, document, keep, planned, slots, tidy, trainer
 from flows.config import SearchConfig
 from flows.home import Home
 from flows.terminal import display
@@ -55,7 +55,7 @@ def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any
     """
     from flows.tracking import Tracker
 
-    place, document = Home(home), config.model_dump(mode="json")
+    place = Home(home)
     place.make()
     places = slots(config)
     prepared, strategy, begun = planned(config, place)
@@ -63,7 +63,7 @@ def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any
     if config.name not in place.names():
         tracker.check()  # a new search wants to know; one that goes on is not stopped by a dead server
     with ExitStack() as stack:
-        ledger = stack.enter_context(Ledger.create(place.search(config.name), document, FREE))
+        ledger = stack.enter_context(Ledger.create(place.search(config.name), document(config, place), FREE))
         evaluator = trainer(config, place, keep(config, place, prepared, begun), places)
         tidy(ledger, evaluator)
         stack.enter_context(tracker.running())

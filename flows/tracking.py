@@ -24,7 +24,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from flows import report
 from flows.home import BadInput, Home, redacted
 from flows.settings import DEFAULTS
-from search import Candidate, Evaluation, Ledger
+from search import Candidate, Evaluation, Ledger, Retraining, Retrainings
 
 LINKS = 8  # to members of the front; the UI folds a longer description under a gradient that swallows clicks
 SECONDS_BETWEEN_DRAINS = 2.0
@@ -153,6 +153,40 @@ class Tracker:
         except Exception as error:  # nothing that goes wrong here may harm the search
             log.warning("MLflow was not told everything: %s", _line(error))
 
+    def retrained(self, record: Retrainings) -> None:
+        """Brings the runs of the finalists' trainings, nested in the search run, into line with their record.
+
+        A run that was begun and not ended is made anew. Only the network that was chosen has a test error.
+
+        Raises:
+            Exception: as `drain`.
+        """
+        self._reach()
+        wanted, chosen, tests = record.recorded(), record.chosen(), record.test_errors()
+        shown = {}
+        for run in self._children("retraining"):
+            key = run.data.tags["morphogen.retraining"]
+            if key in wanted and key not in shown and _whole(run, wanted[key].evaluation):
+                shown[key] = run
+            else:
+                self.client.delete_run(run.info.run_id)
+        for key in wanted.keys() - shown.keys():
+            self._finalist(wanted[key])
+        for run in self._children("retraining"):
+            weights = wanted[run.data.tags["morphogen.retraining"]].evaluation.weights
+            if chosen and weights == chosen.evaluation.weights in tests and "test_error" not in run.data.metrics:
+                metric = Metric("test_error", tests[chosen.evaluation.weights], run.info.end_time, 0)
+                self.client.log_batch(run.info.run_id, metrics=[metric])
+
+    def tell_retrained(self, record: Retrainings) -> bool:
+        """Shows the finalists' trainings and returns whether that went well; a dead server is a warning."""
+        try:
+            self.retrained(record)
+        except Exception as error:  # nothing that goes wrong here may harm the trainings
+            log.warning("MLflow was not told of all trainings: %s", _line(error))
+            return False
+        return True
+
     def lag(self) -> int:
         """Returns how many evaluations are not shown yet."""
         with Ledger.read(self.directory) as ledger:
@@ -174,16 +208,21 @@ class Tracker:
 
     def _begin(self, ledger: Ledger) -> None:
         """Finds or makes the experiment and the search run, and brings the outbox and what is shown into line."""
-        self.client = MlflowClient(self.place)
-        self.experiment = self._experiment()
-        self.run = self._search_run()
+        self._reach()
+        self.client.update_run(self.run, status="RUNNING")
         noted = ledger.external_ids(ledger.evaluations())
-        there = {run.info.run_id for run in self._children()}
+        there = {run.info.run_id for run in self._children("child")}
         for run in there - set(noted.values()):
             self.client.delete_run(run)
         for number, run in noted.items():
             if run not in there:  # deleted there, or this is another server than before
                 ledger.mark_sent(number, None)
+
+    def _reach(self) -> None:
+        """Finds or makes the experiment and the search run."""
+        self.client = MlflowClient(self.place)
+        self.experiment = self._experiment()
+        self.run = self._search_run()
 
     def _identity(self) -> str:
         """Returns the word by which MLflow knows this search, also among others of its name on a shared server."""
@@ -207,15 +246,14 @@ class Tracker:
         tags = {"morphogen.kind": "search", "morphogen.search": self.name, "morphogen.id": self._identity()}
         found = self.client.search_runs([self.experiment], f"tags.`morphogen.id` = '{tags['morphogen.id']}'")
         run = found[0] if found else self.client.create_run(self.experiment, None, tags, f"search {self.name}")
-        self.client.update_run(run.info.run_id, status="RUNNING")
         params = [Param(key, str(value)[:500]) for key, value in self.facts.items() if key not in run.data.params]
         self.client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
 
-    def _children(self) -> Iterator[Run]:
+    def _children(self, kind: str) -> Iterator[Run]:
         token = None
         while True:
-            mine = f"tags.`mlflow.parentRunId` = '{self.run}'"
+            mine = f"tags.`mlflow.parentRunId` = '{self.run}' and tags.`morphogen.kind` = '{kind}'"
             page = self.client.search_runs([self.experiment], mine, page_token=token)
             yield from page
             if not (token := page.token):
@@ -229,11 +267,14 @@ class Tracker:
             ),
             **report.tags(self.name, candidate, evaluation),
         }
+        files = report.child_files(candidate, evaluation)
+        return self._logged(f"{candidate.number} {report.edits(candidate)}", tags, evaluation, files)
+
+    def _logged(self, title: str, tags: dict[str, str], evaluation: Evaluation, files: Mapping[str, str]) -> str:
+        """Makes a run of an evaluation, whole, and returns its id."""
         now = int(time.time() * 1000)
         begun = now - int(1000 * evaluation.cost.get("seconds", 0))
-        run = self.client.create_run(
-            self.experiment, begun, tags, f"{candidate.number} {report.edits(candidate)}"
-        ).info.run_id
+        run = self.client.create_run(self.experiment, begun, tags, title).info.run_id
         points = [
             Metric(f"curve/{key}", value, now, int(point["examples"]))  # a section of its own in the UI
             for point in evaluation.curve
@@ -244,11 +285,25 @@ class Tracker:
         totals = [Metric(key, value, now, 0) for key, value in numbers.items()]
         self.client.log_batch(run, metrics=[*totals, *points])
         with tempfile.TemporaryDirectory() as scratch:
-            for file, content in report.child_files(candidate, evaluation).items():
+            for file, content in files.items():
                 (Path(scratch) / file).write_text(content)
             self.client.log_artifacts(run, scratch)
         self.client.set_terminated(run, "FINISHED" if evaluation.ok else "FAILED", now)
         return str(run)
+
+    def _finalist(self, one: Retraining) -> None:
+        tags = {
+            "mlflow.parentRunId": self.run,
+            "mlflow.note.content": f"child {one.number}, trained from scratch with seed {one.seed}",
+            "morphogen.kind": "retraining",
+            "morphogen.retraining": one.key,
+            "morphogen.search": self.name,
+            "morphogen.number": str(one.number),
+            "morphogen.seed": str(one.seed),
+            "morphogen.status": one.evaluation.status,
+            "morphogen.setting": json.dumps(one.setting),
+        }
+        self._logged(f"{one.number} retrained, seed {one.seed}", tags, one.evaluation, {})
 
     def _link(self, number: int, run: str) -> str:
         return f"[{number}](#/experiments/{self.experiment}/runs/{run}?workflowType=machine_learning)"
@@ -259,6 +314,12 @@ class Tracker:
         if not self.experiment:
             return server  # it was never reached
         return f"{server}/#/experiments/{self.experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+
+
+def _whole(run: Run, evaluation: Evaluation) -> bool:
+    """Says whether a run was ended, and shows this very outcome and not that of an earlier attempt."""
+    ended = "FINISHED" if evaluation.ok else "FAILED"
+    return bool(run.info.status == ended and run.data.tags.get("morphogen.status") == evaluation.status)
 
 
 def _line(error: Exception) -> str:

@@ -24,6 +24,7 @@ from search.protocol import (
     Status,
     Strategy,
 )
+from search.retrainings import Reading, Retraining, Retrainings
 from search.view import Event, Spent
 from search.weights import WeightStore
 
@@ -45,7 +46,10 @@ __all__ = [
     "Ledger",
     "NewerSchema",
     "Progress",
+    "Reading",
     "ReplayDiverged",
+    "Retraining",
+    "Retrainings",
     "SearchError",
     "SearchLocked",
     "SearchMissing",

@@ -14,8 +14,12 @@ from search.files import room
 FILE = "lock"
 
 
-def locked(directory: Path) -> BinaryIO:
-    """Takes the lock of a search; closing the returned file gives it back.
+def locked(directory: Path, what: str = "") -> BinaryIO:
+    """Takes the lock of a search, or of a part of it; closing the returned file gives it back.
+
+    Args:
+        directory: that it is in.
+        what: that only one process may do, in words; the search of this name by default.
 
     Raises:
         SearchLocked: another process has it; the message names that one.
@@ -33,7 +37,7 @@ def locked(directory: Path) -> BinaryIO:
         owner = _owner(lock)
         lock.close()
         raise SearchLocked(
-            f"search {directory.name} must be run by one process at a time and is being run by {owner}: "
+            f"{what or f'search {directory.name}'} must be run by one process at a time and is being run by {owner}: "
             "wait for it or stop it"
         ) from None
     try:

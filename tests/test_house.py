@@ -34,8 +34,9 @@ def test_torch_is_not_imported_before_it_is_needed(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_the_flow_module_imports_neither_torch_nor_mlflow() -> None:
-    code = "import flows.search, sys; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
+@pytest.mark.parametrize("module", ["flows.search", "flows.retrain"])
+def test_a_flow_module_imports_neither_torch_nor_mlflow(module: str) -> None:
+    code = f"import {module}, sys; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

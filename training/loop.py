@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search import Fidelity
+from training.average import Average
 from training.devices import default_generator, fast_bfloat16
+from training.erasing import erased
 from training.errors import NonFinite
+from training.norms import BATCHES, SIZE
 from training.recipe import Recipe
 from training.vectorised import vectorised
 
@@ -49,7 +52,7 @@ def train(
     """
     size = min(recipe.batch_size, len(images))
     steps = max(1, math.ceil(fidelity.examples / size))
-    optimizer = _optimizer(network, recipe)
+    optimizer, average = _optimizer(network, recipe), Average(network, recipe.averaging * steps)
     device = images.device
     half = settled(recipe, device).precision == "bfloat16"
     order = torch.empty(0, dtype=torch.int64, device=device)
@@ -72,6 +75,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            average.update()
             total, since = total + loss.detach(), since + 1
             if step * POINTS // steps > (step - 1) * POINTS // steps:
                 mean = float(total) / since
@@ -79,16 +83,17 @@ def train(
                     raise NonFinite(f"the loss must be finite, it is {mean} after {step * size:,} examples")
                 curve.append({"examples": step * size, "loss": mean, "learning_rate": rate})
                 total, since = torch.zeros((), device=device), 0
+    average.install(normalised(some, normal) for some in torch.split(images[: BATCHES * SIZE], SIZE))
     return curve
 
 
 def augmented(batch: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Returns images shifted and mirrored at random, each in its own way; what comes in from outside is black.
+    """Returns images shifted, mirrored and partly erased at random, each in its own way; what comes in is black.
 
     Args:
         batch: uint8 `[N, C, H, W]`.
-        recipe: its `crop` and `flip`.
-        generator: of the shifts, on the device of the batch.
+        recipe: its `crop`, `flip` and `erasing`.
+        generator: of all that is random, on the device of the batch.
     """
     count, _, height, width = batch.shape
     if recipe.crop:
@@ -99,7 +104,7 @@ def augmented(batch: Tensor, recipe: Recipe, generator: torch.Generator) -> Tens
     if recipe.flip:
         mirrored = torch.rand(count, generator=generator, device=batch.device) < 0.5
         batch = torch.where(mirrored.view(-1, 1, 1, 1), batch.flip(3), batch)
-    return batch
+    return erased(batch, recipe.erasing, generator) if recipe.erasing else batch
 
 
 def normalised(batch: Tensor, normal: tuple[float, float]) -> Tensor:

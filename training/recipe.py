@@ -20,6 +20,9 @@ class Recipe:
         warmup: share of the steps in which the learning rate rises from zero; default 0.15.
         flip: whether images are mirrored left to right at random.
         crop: pixels by which images are shifted at random, in each direction; default 1.
+        erasing: share of the images that have a random rectangle covered with noise; default 0.
+        averaging: time constant of the mean of the weights that training ends with, as a share of the steps; default 0:
+            it ends with the last weights.
         precision: `bfloat16` under autocast, `float32`, or `auto`: bfloat16 where the processor is faster at it.
     """
 
@@ -32,6 +35,8 @@ class Recipe:
     warmup: float = 0.15
     flip: bool = False
     crop: int = 1
+    erasing: float = 0.0
+    averaging: float = 0.0
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
 
     def __post_init__(self) -> None:
@@ -44,6 +49,8 @@ class Recipe:
             "label_smoothing": (0, 0.9),
             "warmup": (0, 0.9),
             "crop": (0, 64),
+            "erasing": (0, 1),
+            "averaging": (0, 1),
         }
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genomes import Genome
 from training.loop import normalised
 from training.network import build, state
+from training.norms import BATCHES, SIZE, remeasure
 
-BATCHES, SIZE = 12, 256  # 8 to 20 points of accuracy after pruning a quarter (research/morphism.md, section 1b)
 
-
-@torch.no_grad()
 def reestimate(
     genome: Genome, weights: Mapping[str, Tensor], images: Tensor, normal: tuple[float, float]
 ) -> dict[str, Tensor]:
@@ -32,12 +30,6 @@ def reestimate(
     Raises:
         BuildError: the weights do not fit the genome.
     """
-    network = build(genome, weights).eval()
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
-    seen = 0
-    for batch in torch.split(images[: BATCHES * SIZE], SIZE) if norms else ():
-        seen += len(batch)
-        for norm in norms:
-            norm.train().momentum = len(batch) / seen  # the first batch replaces what was there
-        network(normalised(batch, normal))
+    network = build(genome, weights)
+    remeasure(network, (normalised(batch, normal) for batch in torch.split(images[: BATCHES * SIZE], SIZE)))
     return state(network)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.assembly import planned
+from flows.assembly import FREE, document, planned
 from flows.config import PRESETS, SearchConfig, read, validated
 from flows.home import BadInput, Home
 from genomes.spaces.residual import ResidualSpace
-from search import records
+from search import ConfigMismatch, Ledger, records
 from strategies import ASHA, SuccessiveHalving
 from tests.flows.conftest import FAST, config
 
@@ -143,3 +143,32 @@ def test_there_are_as_many_slots_as_cores_that_may_be_used_unless_the_file_says_
         assert config(slots={"cpu": 5}).slots.cpu == 5
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def test_a_search_that_was_begun_with_fewer_settings_goes_on_and_what_differs_is_still_refused(tmp_path: Path) -> None:
+    home, now = Home(tmp_path), config(recipe={"crop": 2})
+    older = document(now, home)
+    del older["recipe"]["erasing"], older["recipe"]["averaging"], older["retrain"]
+    Ledger.create(home.search("tiny"), older, FREE).close()
+    more = config(recipe={"crop": 2}, budget={"candidates": 99}, retrain={"top": 7})
+    for _ in range(2):
+        with Ledger.create(home.search("tiny"), document(more, home), FREE) as ledger:
+            assert ledger.config["retrain"]["top"] == 7
+            assert ledger.config["budget"]["candidates"] == 99
+            assert validated(ledger.config, "tiny") == more
+    for recipe in ({"crop": 3}, {"crop": 2, "erasing": 0.5}):
+        with pytest.raises(ConfigMismatch, match="recipe is"):
+            Ledger.create(home.search("tiny"), document(config(recipe=recipe), home), FREE)
+
+
+def test_finalists_are_trained_as_children_are_but_longer_unless_it_says_otherwise() -> None:
+    recipe, fidelity = config(recipe={"crop": 2}).full()
+    assert (recipe.crop, fidelity.examples) == (2, 8 * FAST["fidelity"]["examples"])
+    recipe, fidelity = config(retrain={"recipe": {"erasing": 0.5}, "fidelity": {"examples": 9}}).full()
+    assert (recipe.erasing, recipe.crop, fidelity.examples) == (0.5, 1, 9)
+
+
+@pytest.mark.parametrize("changes", [{"top": 0}, {"seeds": 101}, {"timeout": float("inf")}, {"epochs": 3}])
+def test_a_setting_for_finalists_that_cannot_be_meant_is_refused_with_its_place(changes: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=f"here: retrain.{next(iter(changes))}"):
+        validated({**FAST, "retrain": changes}, "here")

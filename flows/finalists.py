@@ -1,0 +1,28 @@
+"""Finalists: which networks of a search are worth a training from scratch."""
+
+from flows import report
+from genomes import Genome, equivalent
+from search import Evaluation, Ledger
+
+
+def finalists(ledger: Ledger, count: int) -> list[Evaluation]:
+    """Returns the evaluations of the best networks of a search, the best one first.
+
+    The front in error and parameters comes first, by error, then the rest by error. Of those that compute the same,
+    such as a parent and its no-op control, only the first is taken: from scratch they are one network.
+
+    Args:
+        ledger: of the search, which may be running.
+        count: how many; fewer are returned if the search has no more different networks.
+    """
+    front = {evaluation.number for evaluation in report.front(ledger)}
+    good = [evaluation for evaluation in ledger.evaluations().values() if evaluation.ok]
+    good.sort(key=lambda e: (e.number not in front, e.objectives["error"], e.objectives["parameters"], e.number))
+    chosen: dict[int, Genome] = {}
+    for evaluation in good:
+        if len(chosen) == count:
+            break
+        genome = ledger.candidate(evaluation.number).genome
+        if not any(equivalent(genome, other) for other in chosen.values()):
+            chosen[evaluation.number] = genome
+    return [evaluation for evaluation in good if evaluation.number in chosen]

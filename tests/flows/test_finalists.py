@@ -1,0 +1,56 @@
+"""Finalists: the best different networks of a search, those of the front first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.finalists import finalists
+from genomes import equivalent
+from search import Candidate, Evaluation, Ledger
+from tests.flows.families import genome_of, kin, recorded
+
+
+def told(number: int, error: float, parameters: float) -> Evaluation:
+    return Evaluation(number, "ok", {"error": error, "parameters": parameters, "macs": 1.0}, {"lineage_examples": 1.0})
+
+
+def best(directory: Path, count: int) -> list[int]:
+    with Ledger.read(directory) as ledger:
+        return [evaluation.number for evaluation in finalists(ledger, count)]
+
+
+def test_the_front_comes_first_by_error_then_the_rest_by_error(tmp_path: Path) -> None:
+    errors = [(0.3, 10.0), (0.1, 90.0), (0.12, 95.0), (0.2, 50.0), (0.11, 92.0)]  # 2 and 4 are dominated by 1
+    candidates = {n: Candidate(n, genome_of((3 + n,))) for n in range(5)}
+    recorded(tmp_path / "s", candidates, {n: told(n, *errors[n]) for n in range(5)})
+    assert best(tmp_path / "s", 2) == [1, 3]
+    assert best(tmp_path / "s", 9) == [1, 3, 0, 4, 2]
+
+
+def test_a_network_is_a_finalist_once_whatever_it_inherited(tmp_path: Path) -> None:
+    candidates = {
+        0: Candidate(0, genome_of((4,))),
+        1: Candidate(1, genome_of((4,)), (0,)),  # its no-op control
+        2: Candidate(2, genome_of((5,))),
+    }
+    recorded(tmp_path / "s", candidates, {0: told(0, 0.2, 9), 1: told(1, 0.1, 9), 2: told(2, 0.3, 11)})
+    assert best(tmp_path / "s", 3) == [1, 2]
+
+
+def test_failures_and_what_is_still_trained_are_none(tmp_path: Path) -> None:
+    candidates = {n: Candidate(n, genome_of((3 + n,))) for n in range(3)}
+    recorded(tmp_path / "s", candidates, {0: Evaluation(0, "non_finite", reason="NaN"), 1: told(1, 0.5, 9)})
+    assert best(tmp_path / "s", 3) == [1]
+    recorded(tmp_path / "empty", {0: candidates[0]}, {})
+    assert best(tmp_path / "empty", 3) == []
+
+
+def test_of_a_large_family_all_finalists_are_different_and_none_is_missed(tmp_path: Path) -> None:
+    candidates, evaluations = kin(80)
+    recorded(tmp_path / "kin", candidates, evaluations)
+    chosen = best(tmp_path / "kin", 1000)
+    genomes = [candidates[number].genome for number in chosen]
+    assert not any(equivalent(one, other) for i, one in enumerate(genomes) for other in genomes[:i])
+    good = {number for number, evaluation in evaluations.items() if evaluation.ok}
+    assert all(any(equivalent(candidates[number].genome, genome) for genome in genomes) for number in good)
+    assert best(tmp_path / "kin", 4) == chosen[:4]
