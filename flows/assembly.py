@@ -14,6 +14,7 @@ from genomes.spaces.residual import ResidualSpace
 from morphism import CATALOGUE
 from search import Ledger, Strategy, WeightStore
 from strategies import RandomSearch
+from training.measurement import LATENCY
 
 if TYPE_CHECKING:
     from training.data import Prepared
@@ -118,6 +119,7 @@ def trainer(config: SearchConfig, home: Home, prepared: "Prepared") -> "Trainer"
         directory / "results",
         config.space.budgets,
         _origin(directory),
+        config.latency if set(LATENCY) & set(config.strategy.objectives) else None,
     )
 
 

@@ -12,12 +12,13 @@ from flows.home import NAME, BadInput, redacted
 from genomes.spaces.residual import ResidualLimits
 from search import Budget, Fidelity
 from strategies import RandomSettings
+from training.measurement import LATENCY, LatencySettings
 from training.recipe import Recipe
 from training.spec import DataSpec
 
 MAX_BYTES = 64 * 1024
 PRESETS = Path(__file__).parent / "presets"
-OBJECTIVES = ("error", "parameters", "macs", "activation_bytes")
+OBJECTIVES = ("error", "parameters", "macs", "activation_bytes", *LATENCY)
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -47,6 +48,11 @@ class Strategy(BaseModel):
             if name not in OBJECTIVES:
                 raise ValueError(f"objectives must be among {', '.join(OBJECTIVES)}, got {name!r}")
         return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the chosen kind minimises; random search is judged by those of NSGA-II, whose control arm it is."""
+        return (self.aging.objective,) if self.kind == "aging" else self.nsga2.objectives
 
 
 class OriginSpec(BaseModel):
@@ -78,6 +84,9 @@ class SearchConfig(BaseModel):
     strategy: Strategy = Strategy()
     recipe: Recipe = Recipe()
     fidelity: Fidelity = Fidelity()
+    latency: Annotated[
+        LatencySettings, Field(description="how latency is measured, if it is an objective of the strategy")
+    ] = LatencySettings()
     budget: Budget = Budget(seconds=150)
     slots: Slots = Slots()
     timeout: Annotated[float, Field(gt=0, description="seconds after which one child is killed")] = 600

@@ -83,6 +83,7 @@ class Evaluation:
         certificates: one for each edit.
         twin: the number of the candidate whose evaluation this one repeats; None if it was trained itself.
         initial: SHA-256 of the tensors that training began with, in the store's format; None if it began with none.
+        machine: what the latency was measured on and how (`processor`, `threads`, …); empty if it was not.
     """
 
     number: int
@@ -95,6 +96,7 @@ class Evaluation:
     certificates: tuple[Certificate, ...] = ()
     twin: int | None = None
     initial: str | None = None
+    machine: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

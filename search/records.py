@@ -70,8 +70,8 @@ def evaluation_json(evaluation: Evaluation) -> str:
     """
     certificates = [certificate.to_json() for certificate in evaluation.certificates]
     facts = {name: getattr(evaluation, name) for name in ("number", "status", "weights", "reason", "twin", "initial")}
-    numbers = {name: dict(getattr(evaluation, name)) for name in ("objectives", "cost")}
-    return dump({**facts, **numbers, "curve": [dict(p) for p in evaluation.curve], "certificates": certificates})
+    mappings = {name: dict(getattr(evaluation, name)) for name in ("objectives", "cost", "machine")}
+    return dump({**facts, **mappings, "curve": [dict(p) for p in evaluation.curve], "certificates": certificates})
 
 
 def evaluation(record: str) -> Evaluation:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from genomes import Genome, InvalidGenome, Limits, check, cost
 from morphism import Certificate
@@ -19,9 +19,12 @@ from training import data
 from training.errors import NonFinite
 from training.evaluate import error
 from training.inherit import Heritage, givers, inherit
+from training.latency import latency, machine
 from training.loop import train
+from training.measurement import LATENCY, LatencySettings
 from training.network import build, state
 from training.recipe import Recipe
+from training.stillness import Stillness
 from training.worker import Outcome, landed, preload, run_isolated
 
 FINAL = DETERMINISTIC | {"ok"}  # another attempt would end alike
@@ -42,6 +45,7 @@ class Trainer:
         scratch: a directory for result files; one that landed there is taken instead of training again.
         limits: of the networks; one that is over them is not built.
         origin: the digest, in the store, of the user's own network, which founders of its genome begin with.
+        latency: how latency is measured; None if it is not, and children need not stand still for each other.
     """
 
     store: WeightStore
@@ -52,6 +56,7 @@ class Trainer:
     scratch: Path
     limits: Limits | None = None
     origin: str | None = None
+    latency: LatencySettings | None = None
 
     def __post_init__(self) -> None:
         """Gets the server that children are forked from ready."""
@@ -69,24 +74,22 @@ class Trainer:
         request = self.request(candidate, parents)
         text = json.dumps(request, sort_keys=True)
         file = self.scratch / f"{candidate.number}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-        outcome = self._harvested(file) or run_isolated(
-            evaluate,
-            request,
-            str(self.prepared.file.absolute()),
-            str(self.store.directory.absolute()),
-            result=file,
-            timeout=self.timeout,
-        )
+        places = [str(path.absolute()) for path in (self.prepared.file, self.store.directory, self.scratch)]
+        job, given = (evaluate_timed, places) if self.latency else (evaluate, places[:2])
+        outcome = self._harvested(file) or run_isolated(job, request, *given, result=file, timeout=self.timeout)
         return _evaluation(candidate.number, outcome, [parents[number] for number in givers(candidate)])
 
     def request(self, candidate: Candidate, parents: Mapping[int, Evaluation]) -> Request:
         """Returns all that determines the result, as JSON values; its digest names the result file."""
-        return {
+        request = {
             "heritage": Heritage.of(candidate, parents, self.seed, self.origin).to_json(),
             "fidelity": asdict(candidate.fidelity),
             "recipe": asdict(self.recipe),
             "data": self.prepared.file.name,
         }
+        if self.latency is None:
+            return request
+        return {**request, "latency": asdict(self.latency), "measured": _measured(candidate, parents)}
 
     def clear(self, numbers: set[int]) -> None:
         """Removes the result files of candidates whose evaluations are recorded."""
@@ -110,13 +113,16 @@ class Trainer:
         return outcome
 
 
-def evaluate(request: Request, file: str, directory: str) -> dict[str, Any]:
+def evaluate(
+    request: Request, file: str, directory: str, attend: Callable[[nn.Module], None] = lambda _: None
+) -> dict[str, Any]:
     """Runs in the child: inherits, certifies, trains, judges, and stores the weights.
 
     Args:
         request: see `Trainer.request`.
         file: of the prepared data.
         directory: of the weight store.
+        attend: called with the network before it is trained.
 
     Raises:
         BuildError: the weights do not fit, the edits do not lead to the genome, or a morphism failed its certificate.
@@ -129,6 +135,7 @@ def evaluate(request: Request, file: str, directory: str) -> dict[str, Any]:
     heritage = Heritage.from_json(request["heritage"])
     genome, start = heritage.genome, inherit(heritage, store, split.train.images, prepared.normal)
     network = build(genome, start.weights)
+    attend(network)
     generator = torch.Generator().manual_seed(heritage.seed)
     recipe, fidelity = Recipe(**request["recipe"]), Fidelity(**request["fidelity"])
     curve = train(network, split.train.images, split.train.labels, recipe, fidelity, generator, prepared.normal)
@@ -143,6 +150,32 @@ def evaluate(request: Request, file: str, directory: str) -> dict[str, Any]:
         "certificates": [certificate.to_json() for certificate in start.certificates],
         "initial": start.digest,
     }
+
+
+def evaluate_timed(request: Request, file: str, directory: str, scratch: str) -> dict[str, Any]:
+    """As `evaluate`, with the latency of what was trained; while it is measured, all others in `scratch` stand still.
+
+    A no-op control has its parent's network, and takes over what was measured of that.
+    """
+    with Stillness(Path(scratch)) as stillness:
+        value = evaluate(request, file, directory, stillness.attend)
+        if not (measured := request["measured"]):
+            genome, weights = WeightStore(Path(directory)).get(value["weights"])
+            settings, shape = LatencySettings(**request["latency"]), data.Prepared.at(Path(file)).shape
+            network = build(genome, weights)
+            with stillness.alone():
+                found = latency(network, shape, settings)
+            measured = {"objectives": found.objectives, "machine": machine(settings)}
+    return {**value, "objectives": {**value["objectives"], **measured["objectives"]}, "machine": measured["machine"]}
+
+
+def _measured(candidate: Candidate, parents: Mapping[int, Evaluation]) -> dict[str, Any] | None:
+    """Returns what a control's parent was measured to take; None if it has to be measured."""
+    if not candidate.control:
+        return None
+    before = parents[candidate.parents[0]]
+    known = {name: before.objectives[name] for name in LATENCY if name in before.objectives}
+    return {"objectives": known, "machine": dict(before.machine)} if known else None
 
 
 def _stored(store: WeightStore, genome: Genome, network: fx.GraphModule) -> str:
@@ -164,6 +197,7 @@ def _evaluation(number: int, outcome: Outcome, givers: Sequence[Evaluation]) -> 
         outcome.reason,
         tuple(Certificate.from_json(entry) for entry in value.get("certificates", ())),
         initial=value.get("initial"),
+        machine=value.get("machine", {}),
     )
 
 
