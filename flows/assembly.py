@@ -13,7 +13,7 @@ from genomes import Genome, InvalidGenome, expand, load_genome
 from genomes.spaces.residual import ResidualSpace
 from morphism import CATALOGUE
 from search import Ledger, Strategy, WeightStore
-from strategies import RandomSearch
+from strategies import RandomSearch, Screened
 from training.measurement import LATENCY
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def planned(config: SearchConfig, home: Home) -> Plan:
     try:
         space = ResidualSpace(prepared.shape, prepared.classes, config.space)
         begun = ancestor(config, space, directory)
-        return Plan(prepared, proposer(config, space, directory, begun), begun)
+        return Plan(prepared, screened(config, proposer(config, space, directory, begun), prepared), begun)
     except InvalidGenome as error:
         raise BadInput(str(error)) from None
 
@@ -153,6 +153,17 @@ def proposer(config: SearchConfig, space: ResidualSpace, directory: Path, begun:
             return AgingEvolution(*common, chosen.aging, chosen.variation, config.fidelity, mutants=begun is None)
         case "nsga2":
             return NSGA2(*common, chosen.nsga2, chosen.variation, config.fidelity, mutants=begun is None)
+
+
+def screened(config: SearchConfig, strategy: Strategy, prepared: "Prepared") -> Strategy:
+    """Returns the strategy behind the screen that a configuration asks for; the strategy itself if it asks for none."""
+    settings = config.strategy.screen
+    if settings.proxy == "none":
+        return strategy
+    from training.proxies import scorer
+
+    score = scorer(settings.proxy, prepared, config.seed)
+    return Screened(strategy, score, settings.draws, founders=config.strategy.kind == "random")
 
 
 def founder(file: Path, space: ResidualSpace) -> Genome:

@@ -11,7 +11,7 @@ from evo import AgingSettings, NSGA2Settings, VariationSettings
 from flows.home import NAME, BadInput, redacted
 from genomes.spaces.residual import ResidualLimits
 from search import Budget, Fidelity
-from strategies import RandomSettings
+from strategies import RandomSettings, ScreenSettings
 from training.measurement import LATENCY, LatencySettings
 from training.recipe import Recipe
 from training.spec import DataSpec
@@ -40,6 +40,7 @@ class Strategy(BaseModel):
     aging: AgingSettings = AgingSettings()
     random: RandomSettings = RandomSettings()
     variation: VariationSettings = VariationSettings()
+    screen: ScreenSettings = ScreenSettings()
 
     @model_validator(mode="after")
     def _measured(self) -> Self:

@@ -15,7 +15,7 @@ from genomes import Genome, cost, expand
 from genomes.operations import GELU, Concat
 from genomes.spaces.residual import ResidualSpace
 from search import Candidate, Evaluation, Status, Strategy
-from strategies import RandomSearch
+from strategies import RandomSearch, Screened
 
 SPACE = ResidualSpace((1, 16, 16), 4)
 LIMITS = SPACE.limits.budgets
@@ -39,8 +39,15 @@ STRATEGIES: dict[str, Make] = {
         STARTERS, LIMITS, seed, variation=VariationSettings(disruptions=0.3, crossover=0.6)
     ),
     "random": lambda seed: RandomSearch(SPACE, LIMITS, seed),
+    "nsga2, screened": lambda seed: Screened(NSGA2(STARTERS, LIMITS, seed, variation=VARIED), size, 3),
+    "random, screened": lambda seed: Screened(RandomSearch(SPACE, LIMITS, seed), size, 2, founders=True),
 }
-EVOLVING = [name for name in STRATEGIES if name != "random"]
+EVOLVING = [name for name in STRATEGIES if not name.startswith("random")]
+
+
+def size(genome: Genome) -> float:
+    """Returns what screened strategies are screened by."""
+    return float(cost(genome).parameters)
 
 
 def toy(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
