@@ -2,7 +2,7 @@
 
     repeatability   the same networks again and again, in three conditions that alternate: nobody trains; one sibling
                     trains on each other core; the same siblings train and give way, as they do in a search
-    cost            how long a child waits for stillness, and how long it measures
+    cost            how long a child waits for stillness, how long it measures, and what the others pay
     rank            Spearman's correlation of latency with MACs and parameters, one image and 128 at a time
 
 The spread of a network is the largest of its repeated measurements over the smallest, less 1; medians over networks.
@@ -176,6 +176,15 @@ def summary(taken: Sequence[Sequence[Taken]]) -> dict[str, float]:
     }
 
 
+def courtesy(directory: Path, times: int = 10_000) -> float:
+    """Returns the microseconds that giving way takes if nobody waits, which each forward pass pays."""
+    with Stillness(directory) as still:
+        begun = time.perf_counter()
+        for _ in range(times):
+            still.give_way()
+        return 1e6 * (time.perf_counter() - begun) / times
+
+
 def ranked(protocol: Protocol, batch: int) -> dict[str, float]:
     """Returns the rank correlations of latency with MACs and parameters over random members."""
     chosen = networks(protocol.ranked, "ranked")
@@ -227,7 +236,8 @@ measurements over the smallest, less 1; medians over the networks.
 {lines}
 
 Where siblings give way, a child waits {waiting:.1f} ms (median; at most {most:.0f} ms) until they stand still, and
-keeps them so for {measuring:.0f} ms (median). Nothing else of their training is held up.
+keeps them so for {measuring:.0f} ms (median). Each forward pass of a sibling pays {courtesy:.1f} microseconds for asking
+whether somebody waits. The wait is the rest of a sibling's training step, so it grows with the load of the machine.
 
 Spearman's rank correlation of the latency (as a ratio) of {ranked} random members with what is counted from the graph:
 
@@ -246,7 +256,7 @@ def main() -> None:
     torch.set_num_threads(1)
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
-        taken = repeated(protocol, Path(scratch))
+        taken, courteous = repeated(protocol, Path(scratch)), courtesy(Path(scratch))
     summaries = {condition: summary(values) for condition, values in taken.items()}
     ranks = {str(batch): ranked(protocol, batch) for batch in (1, 128)}
     for condition, told in summaries.items():
@@ -257,6 +267,7 @@ def main() -> None:
         "machine": processor(),
         "torch": torch.__version__,
         "load_before": load_before,
+        "courtesy": courteous,
         "load_after": os.getloadavg()[0],
         **vars(protocol),
     }
