@@ -236,8 +236,8 @@ measurements over the smallest, less 1; medians over the networks.
 {lines}
 
 Where siblings give way, a child waits {waiting:.1f} ms (median; at most {most:.0f} ms) until they stand still, and
-keeps them so for {measuring:.0f} ms (median). Each forward pass of a sibling pays {courtesy:.1f} microseconds for asking
-whether somebody waits. The wait is the rest of a sibling's training step, so it grows with the load of the machine.
+keeps them so for {measuring:.0f} ms (median). Each forward pass of a sibling pays {courtesy:.1f} microseconds for
+asking whether somebody waits. The wait is the rest of a training step, so it grows with the load of the machine.
 
 Spearman's rank correlation of the latency (as a ratio) of {ranked} random members with what is counted from the graph:
 
