@@ -215,6 +215,7 @@ def page(summaries: dict[str, dict[str, float]], ranks: dict[str, dict[str, floa
         **facts,
         lines=lines,
         table=table,
+        gain=100 * (polite["spread"] - summaries["siblings train"]["spread"]),
         waiting=1000 * polite["waiting"],
         most=1000 * polite["waiting_most"],
         measuring=1000 * polite["measuring"],
@@ -234,6 +235,9 @@ measurements over the smallest, less 1; medians over the networks.
 | condition | spread of the latency | spread of its ratio to the reference | median latency, ms |
 |---|--:|--:|--:|
 {lines}
+
+Giving way changes the spread by {gain:+.1f} points against siblings that train on: the shortest of many runs leaves it no
+more to mend.
 
 Where siblings give way, a child waits {waiting:.1f} ms (median; at most {most:.0f} ms) until they stand still, and
 keeps them so for {measuring:.0f} ms (median). Each forward pass of a sibling pays {courtesy:.1f} microseconds for

@@ -159,6 +159,15 @@ def alive(cell: str) -> bool:
     return 3 in reached
 
 
+def useful(cell: str) -> set[int]:
+    """Returns the nodes of a cell that its output depends on, or could."""
+    found = {3}
+    for source, target in sorted(EDGES, key=lambda edge: -edge[1]):
+        if target in found and cell[EDGES.index((source, target))] != "0":
+            found.add(source)
+    return found
+
+
 def stacked(cell: str) -> Genome:
     """Returns the network of a cell: stem, three stages of five cells, two residual reductions, head.
 
@@ -207,7 +216,7 @@ def reduction(width: int) -> Module:
 
 
 def cell_module(cell: str, stage: int) -> Module:
-    """Returns a cell: each node is the sum of what its edges make of earlier nodes."""
+    """Returns a cell: each node is the sum of what its edges make of earlier nodes; what leads nowhere is left out."""
     operations: Mapping[str, Operation] = {
         "1": Identity(), "2": Call(f"conv1_{stage}"), "3": Call(f"conv3_{stage}"), "4": AvgPool(3, 1, 1),
     }  # fmt: skip
@@ -217,7 +226,7 @@ def cell_module(cell: str, stage: int) -> Module:
     for node in (1, 2, 3):
         terms = []
         for (source, target), kind in zip(EDGES, cell, strict=True):
-            if target == node and kind != "0" and source in values:
+            if target in useful(cell) and target == node and kind != "0" and source in values:
                 nodes[name := f"edge{source}{target}"] = operations[kind]
                 edges.append((values[source], name, 0))
                 terms.append(name)

@@ -1,7 +1,7 @@
 """Proxies: what a network before its training may say of it afterwards, for the price of one batch.
 
 Each is a function of a network, images `[N, C, H, W]` as it takes them, and labels `[N]`; more is better. The network
-is left as it is. The parameter count beats most of them: `docs/proxies.md` says on what.
+is left as it is. Most grow with size: `benchmarks/proxies.py` asks which of them says more than the parameter count.
 """
 
 from __future__ import annotations
