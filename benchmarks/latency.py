@@ -236,8 +236,7 @@ measurements over the smallest, less 1; medians over the networks.
 |---|--:|--:|--:|
 {lines}
 
-Giving way changes the spread by {gain:+.1f} points against siblings that train on: the shortest of many runs leaves it no
-more to mend.
+Against siblings that train on, giving way changes the spread by {gain:+.1f} points.
 
 Where siblings give way, a child waits {waiting:.1f} ms (median; at most {most:.0f} ms) until they stand still, and
 keeps them so for {measuring:.0f} ms (median). Each forward pass of a sibling pays {courtesy:.1f} microseconds for
