@@ -341,8 +341,7 @@ Fashion-MNIST images with {seeds} seeds; accuracy on {judged:,} validation image
 {verdict}
 
 A screen is off by default. `strategy: {{screen: {{proxy: NAME, draws: 4}}}}` switches one on; `parameters` is among the
-names, as the control that a proxy has to beat. Two cautions: the schedule is short, which favours what learns fast, and
-with {children} networks an interval is about as wide as the differences.
+names, as the control that a proxy has to beat. Mind that the schedule is short, which favours what learns fast.
 """
 
 
