@@ -225,8 +225,8 @@ def page(summaries: dict[str, dict[str, float]], ranks: dict[str, dict[str, floa
 TEMPLATE = """# Latency, measured
 
 Written by `benchmarks/latency.py` on {machine}, torch {torch}, one thread a process, float32,
-load average {load_before:.1f} before and {load_after:.1f} after: other programs ran on the machine, so "nobody trains"
-means none of ours.
+load average {load_before:.1f} before and {load_after:.1f} after. "Nobody trains" means none that this program started:
+what else the machine did, trainings among it, is in that load.
 
 {networks} networks, {rounds} measurements each in each condition, one image at a time; a measurement is the shortest
 of {repeats} runs that alternate with those of a fixed reference network. The spread is the largest of a network's
