@@ -27,11 +27,11 @@ from genomes import Genome
 from morphism.realise import initial
 from search import Fidelity
 from training import Prepared, Recipe, build, load
+from training.child import evaluate
 from training.data import Split
 from training.evaluate import error
 from training.loop import train
 from training.source import source
-from training.trainer import evaluate
 
 RECIPE = Recipe(crop=2, flip=True)
 JUDGED = 2_000  # validation images

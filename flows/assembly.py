@@ -14,7 +14,8 @@ from genomes import Genome, InvalidGenome, expand, load_genome
 from genomes.spaces.residual import ResidualSpace
 from morphism import CATALOGUE
 from search import Ledger, Strategy, WeightStore
-from strategies import ASHA, RandomSearch, SuccessiveHalving
+from strategies import ASHA, RandomSearch, Screened, SuccessiveHalving
+from training.measurement import LATENCY
 
 if TYPE_CHECKING:
     from training.data import Prepared
@@ -71,7 +72,7 @@ def planned(config: SearchConfig, home: Home) -> Plan:
     try:
         space = ResidualSpace(prepared.shape, prepared.classes, config.space)
         begun = ancestor(config, space, directory)
-        return Plan(prepared, proposer(config, space, directory, begun), begun)
+        return Plan(prepared, proposer(config, space, directory, prepared, begun), begun)
     except InvalidGenome as error:
         raise BadInput(str(error)) from None
 
@@ -173,6 +174,7 @@ def trainer(
         config.space.budgets,
         _origin(directory),
         config.strategy.variation.choice == "gradient",
+        config.latency if set(LATENCY) & set(config.strategy.objectives) else None,
         Pool(places or cpu_slots()),
     )
 
@@ -194,6 +196,7 @@ def retrainer(config: SearchConfig, home: Home) -> "Trainer":
         scratch=directory / "results",
         origin=None,
         gradients=False,
+        latency=None,
     )
 
 
@@ -211,19 +214,33 @@ def tidy(ledger: Ledger, evaluator: "Trainer") -> None:
     evaluator.store.collect(kept | evaluator.needed_weights())
 
 
-def proposer(config: SearchConfig, space: ResidualSpace, directory: Path, begun: Origin | None = None) -> Strategy:
+def proposer(
+    config: SearchConfig, space: ResidualSpace, directory: Path, prepared: "Prepared", begun: Origin | None = None
+) -> Strategy:
     """Returns the strategy that a configuration asks for; with an origin, all that it proposes descends from that.
+
+    What is screened out never gets onto a ladder.
 
     Raises:
         BadInput: a founder's file cannot be used.
         InvalidGenome: no starter fits the limits.
     """
-    proposing, ladder = _proposing(config, space, directory, begun), config.strategy.ladder
-    if ladder is None:
+    proposing = _screened(config, _proposing(config, space, directory, begun), prepared)
+    if (ladder := config.strategy.ladder) is None:
         return proposing
-    objectives = {"nsga2": config.strategy.nsga2.objectives, "aging": (config.strategy.aging.objective,)}
     wrapper: type[ASHA | SuccessiveHalving] = ASHA if ladder.kind == "asha" else SuccessiveHalving
-    return wrapper(proposing, ladder, config.fidelity, objectives.get(config.strategy.kind, ("error",)))
+    return wrapper(proposing, ladder, config.fidelity, config.strategy.objectives)
+
+
+def _screened(config: SearchConfig, strategy: Strategy, prepared: "Prepared") -> Strategy:
+    """Returns the strategy behind the screen that a configuration asks for; the strategy itself if it asks for none."""
+    settings = config.strategy.screen
+    if settings.proxy == "none":
+        return strategy
+    from training.proxies import scorer
+
+    score = scorer(settings.proxy, prepared, config.seed)
+    return Screened(strategy, score, settings.draws, founders=config.strategy.kind == "random")
 
 
 def _proposing(config: SearchConfig, space: ResidualSpace, directory: Path, begun: Origin | None) -> Strategy:

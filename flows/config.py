@@ -13,7 +13,8 @@ from evo import AgingSettings, NSGA2Settings, VariationSettings
 from flows.home import NAME, BadInput, redacted
 from genomes.spaces.residual import ResidualLimits
 from search import Budget, Fidelity
-from strategies import LadderSettings, RandomSettings
+from strategies import LadderSettings, RandomSettings, ScreenSettings
+from training.measurement import LATENCY, LatencySettings
 from training.recipe import Recipe
 from training.slots import cores
 from training.spec import DataSpec
@@ -21,7 +22,7 @@ from training.spec import DataSpec
 MAX_BYTES = 64 * 1024
 MAX_SLOTS = 256
 PRESETS = Path(__file__).parent / "presets"
-OBJECTIVES = ("error", "parameters", "macs", "activation_bytes")
+OBJECTIVES = ("error", "parameters", "macs", "activation_bytes", *LATENCY)
 LONGER = 8  # a finalist's training than a child's, in examples
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -100,6 +101,7 @@ class Strategy(BaseModel):
     aging: AgingSettings = AgingSettings()
     random: RandomSettings = RandomSettings()
     variation: VariationSettings = VariationSettings()
+    screen: ScreenSettings = ScreenSettings()
     ladder: Annotated[
         LadderSettings | None,
         Field(description="shorter schedules that come before `fidelity`; none: every child is trained in full"),
@@ -112,6 +114,11 @@ class Strategy(BaseModel):
             if name not in OBJECTIVES:
                 raise ValueError(f"objectives must be among {', '.join(OBJECTIVES)}, got {name!r}")
         return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the chosen kind minimises; random search is judged by those of NSGA-II, whose control arm it is."""
+        return (self.aging.objective,) if self.kind == "aging" else self.nsga2.objectives
 
 
 class Retrain(BaseModel):
@@ -157,6 +164,9 @@ class SearchConfig(BaseModel):
     recipe: Recipe = Recipe()
     fidelity: Fidelity = Fidelity()
     retrain: Retrain = Retrain()
+    latency: Annotated[
+        LatencySettings, Field(description="how latency is measured, if it is an objective of the strategy")
+    ] = LatencySettings()
     budget: Budget = Budget(seconds=150)
     slots: Slots = Field(default_factory=Slots)
     timeout: Annotated[float, Field(gt=0, description="seconds after which one child is killed")] = 600

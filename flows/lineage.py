@@ -115,6 +115,7 @@ def _detail(candidate: Candidate, evaluation: Evaluation) -> dict[str, Any]:
         "reason": evaluation.reason,
         "objectives": {name: _short(value) for name, value in evaluation.objectives.items()},
         "cost": {name: _short(value) for name, value in evaluation.cost.items()},
+        "machine": {name: _visible(value) for name, value in evaluation.machine.items()},
         "edits": [_edit(edit, certificate) for edit, certificate in proofs],
         "curve": _curve(evaluation.curve),
     }

@@ -14,9 +14,9 @@ from genomes.drawing import draw
 from morphism import Certificate
 from search import Candidate, Evaluation, Ledger
 
-AXES = ("error", "parameters")
+AXES = ("error", "parameters")  # of the front, if the strategy has fewer than two objectives
 CHARACTERS = 4000  # of a tag; MLflow keeps 8000 bytes
-LABEL_DISTANCE = 1.25  # as a factor of parameters
+LABEL_DISTANCE = 1.25  # as a factor of what is drawn across
 
 
 def edits(candidate: Candidate) -> str:
@@ -49,8 +49,15 @@ def chosen(ledger: Ledger, name: str, number: int | None) -> int:
 
 
 def front(ledger: Ledger) -> list[Evaluation]:
-    """Returns the evaluations that no other beats in both error and parameters, smallest network first."""
-    return sorted(ledger.front(AXES), key=lambda e: (e.objectives["parameters"], e.number))
+    """Returns the evaluations that no other beats in all objectives of the search, smallest network first."""
+    return sorted(ledger.front(axes(ledger)), key=lambda e: (e.objectives["parameters"], e.number))
+
+
+def axes(ledger: Ledger) -> tuple[str, ...]:
+    """Returns the objectives that a search's front is of: those of NSGA-II; otherwise error and parameters."""
+    chosen = ledger.config.get("strategy", {})
+    names = () if chosen.get("kind") == "aging" else tuple(chosen.get("nsga2", {}).get("objectives", ()))
+    return names if len(names) > 1 else AXES
 
 
 def gains(candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> dict[int, float]:
@@ -100,6 +107,7 @@ def tags(name: str, candidate: Candidate, evaluation: Evaluation) -> dict[str, s
     told |= {"reason": evaluation.reason} if evaluation.reason else {}
     told |= {"twin": str(evaluation.twin)} if evaluation.twin is not None else {}
     told |= {"promotes": str(candidate.promotes)} if candidate.promotes is not None else {}
+    told |= {"machine": json.dumps(evaluation.machine)} if evaluation.machine else {}
     return {f"morphogen.{key}": value[:CHARACTERS] for key, value in told.items()}
 
 
@@ -124,7 +132,7 @@ def artifacts(ledger: Ledger, name: str, directory: Path) -> dict[str, float]:
     (directory / "lineage.html").write_text(page(name, candidates, evaluations))
     rows = [{"number": e.number, **e.objectives, **e.cost} for e in best_ones]
     (directory / "front.json").write_text(json.dumps(rows, indent=1))
-    draw_front(evaluations, best_ones, directory / "front.png")
+    draw_front(evaluations, best_ones, directory / "front.png", axes(ledger))
     winner = best(ledger)
     certificates = [certificate for evaluation in evaluations.values() for certificate in evaluation.certificates]
     return {
@@ -138,36 +146,41 @@ def artifacts(ledger: Ledger, name: str, directory: Path) -> dict[str, float]:
     }
 
 
-def draw_front(evaluations: Mapping[int, Evaluation], best_ones: Sequence[Evaluation], file: Path) -> None:
-    """Draws error against parameters, with the Pareto front as steps, into a picture file."""
+def draw_front(
+    evaluations: Mapping[int, Evaluation], best_ones: Sequence[Evaluation], file: Path, names: Sequence[str] = AXES
+) -> None:
+    """Draws error against another objective into a picture file, with the Pareto front, as steps if it is of these."""
     from matplotlib.figure import Figure  # half a second, and only this needs it
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
+    across = next((name for name in names if name != "error"), "parameters")
+    best_ones = sorted(best_ones, key=lambda e: (e.objectives[across], -e.objectives["error"]))
     points = [e.objectives for e in evaluations.values() if e.ok]
     chosen = [e.objectives for e in best_ones]
-    axes.scatter([p["parameters"] for p in points], [p["error"] for p in points], s=18, c="#9aa5b1", label="candidates")
+    axes.scatter([p[across] for p in points], [p["error"] for p in points], s=18, c="#9aa5b1", label="candidates")
     axes.step(
-        [p["parameters"] for p in chosen],
+        [p[across] for p in chosen],
         [p["error"] for p in chosen],
         where="post",
+        linestyle="solid" if set(names) == {"error", across} else "none",
         c="#d9480f",
         marker="o",
         label="Pareto front",
     )
-    for one in _apart(best_ones):
-        place = (one.objectives["parameters"], one.objectives["error"])
+    for one in _apart(best_ones, across):
+        place = (one.objectives[across], one.objectives["error"])
         axes.annotate(str(one.number), place, xytext=(5, 5), textcoords="offset points")
-    axes.set(xlabel="parameters", ylabel="validation error", xscale="log")
+    axes.set(xlabel=across.replace("_", " "), ylabel="validation error", xscale="log")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=120)
 
 
-def _apart(best_ones: Sequence[Evaluation]) -> list[Evaluation]:
+def _apart(best_ones: Sequence[Evaluation], across: str) -> list[Evaluation]:
     """Returns those whose labels do not cover each other, from the best one on."""
     kept: list[Evaluation] = []
     for one in reversed(best_ones):
-        if not kept or kept[-1].objectives["parameters"] > LABEL_DISTANCE * one.objectives["parameters"]:
+        if not kept or kept[-1].objectives[across] > LABEL_DISTANCE * one.objectives[across]:
             kept.append(one)
     return kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from rich.tree import Tree
 from flows import report
 from morphism import Certificate
 from search import Budget, Candidate, Evaluation, Ledger, Progress
+from training.measurement import LATENCY
 
 if TYPE_CHECKING:
     from training.pool import Occupied
@@ -105,7 +107,9 @@ def display(budget: Budget, occupied: Occupants = tuple) -> Iterator[Display]:
 def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], title: str) -> Table:
     """Returns a table of evaluations, with their edits where the candidates are given."""
     table = Table(title=title, title_justify="left", title_style="bold")
-    for column in ("child", "error", "parameters", "MACs", "CPU seconds", "examples with ancestors"):
+    timed = any("latency_seconds" in row.objectives for row in rows)
+    measured = ("latency ms", "x reference") if timed else ()
+    for column in ("child", "error", "parameters", "MACs", *measured, "CPU seconds", "examples with ancestors"):
         table.add_column(column, justify="right")
     table.add_column("whose child")
     for row in rows:
@@ -115,11 +119,18 @@ def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], 
             f"{row.objectives['error']:.4f}",
             f"{row.objectives['parameters']:,.0f}",
             f"{row.objectives['macs']:,.0f}",
+            *(_latency(row) if timed else ()),
             f"{row.cost.get('seconds', 0):.1f}",
             f"{row.cost.get('lineage_examples', 0):,.0f}",
             _origin(candidate) if candidate else "",
         )
     return table
+
+
+def _latency(row: Evaluation) -> tuple[str, str]:
+    """Returns the latency in milliseconds and in times of the reference network's; blanks if it was not measured."""
+    seconds, ratio = (row.objectives.get(name) for name in LATENCY)
+    return (f"{1000 * seconds:.3f}" if seconds else "", f"{ratio:.2f}" if ratio else "")
 
 
 def _origin(candidate: Candidate) -> str:
@@ -143,6 +154,9 @@ def summary(ledger: Ledger, screen: Console) -> None:
         f"{spent.examples:,.0f} examples, {spent.train_seconds:.0f} s of training"
     )
     _slots(ledger, screen)
+    for place in sorted({json.dumps(e.machine) for e in evaluations.values() if e.machine}):
+        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in json.loads(place).items())
+        screen.print(Text(f"Latency measured on: {told}"))
     _certificates(candidates, evaluations, screen)
     failures = [e for e in evaluations.values() if not e.ok]
     screen.print(f"Failures: {len(failures) or 'none'}")

@@ -92,6 +92,7 @@ class Evaluation:
         gradients: for edits that could be made of it, by `morphism.place`, how much the loss wants what they add; empty
             unless the variation chooses by it.
         slot: the name of the slot that it was evaluated in; None if it took none.
+        machine: what the latency was measured on and how (`processor`, `threads`, …); empty if it was not.
     """
 
     number: int
@@ -106,6 +107,7 @@ class Evaluation:
     initial: str | None = None
     gradients: Mapping[str, float] = field(default_factory=dict)
     slot: str | None = None
+    machine: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

@@ -72,8 +72,8 @@ def evaluation_json(evaluation: Evaluation) -> str:
     certificates = [certificate.to_json() for certificate in evaluation.certificates]
     texts = ("number", "status", "weights", "reason", "twin", "initial", "slot")
     facts = {name: getattr(evaluation, name) for name in texts}
-    numbers = {name: dict(getattr(evaluation, name)) for name in ("objectives", "cost", "gradients")}
-    return dump({**facts, **numbers, "curve": [dict(p) for p in evaluation.curve], "certificates": certificates})
+    mappings = {name: dict(getattr(evaluation, name)) for name in ("objectives", "cost", "gradients", "machine")}
+    return dump({**facts, **mappings, "curve": [dict(p) for p in evaluation.curve], "certificates": certificates})
 
 
 def evaluation(record: str) -> Evaluation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -11,30 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from genomes import Genome, InvalidGenome, Limits, check, cost
+from genomes import InvalidGenome, Limits, check
 from morphism import Certificate
-from search import DETERMINISTIC, Candidate, CorruptWeights, Evaluation, Fidelity, Status, WeightStore
+from search import DETERMINISTIC, Candidate, Evaluation, Status, WeightStore
 from training import data
-from training.devices import claim
-from training.errors import NonFinite
-from training.evaluate import error, judged
-from training.inherit import Heritage, givers, inherit
+from training.child import Request, evaluate, evaluate_timed
+from training.inherit import Heritage, givers
 from training.lessons import Lessons
-from training.loop import settled, train
-from training.network import build, state
+from training.loop import settled
+from training.measurement import LATENCY, LatencySettings
 from training.pool import Pool
 from training.recipe import Recipe
-from training.sensitivity import sensitivities
 from training.slots import Slot, cpu_slots, kind_of
-from training.sources import Labelled
 from training.worker import Outcome, landed, preload
 
 # Another attempt would end alike; that memory ran out may have been in company, and is not known from a file.
 FINAL = (DETERMINISTIC | {"ok"}) - {"out_of_memory"}
-
-Request = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,6 +46,7 @@ class Trainer:
         limits: of the networks; one that is over them is not built.
         origin: the digest, in the store, of the user's own network, which founders of its genome begin with.
         gradients: whether evaluations say which edits the loss wants.
+        latency: how latency is measured; None if it is not, and children need not stand still for each other.
         pool: the slots; one for each core unless it is given.
         lessons: of networks that do not fit.
     """
@@ -67,6 +60,7 @@ class Trainer:
     limits: Limits | None = None
     origin: str | None = None
     gradients: bool = False
+    latency: LatencySettings | None = None
     pool: Pool = field(default_factory=lambda: Pool(cpu_slots()))
     lessons: Lessons = field(default_factory=Lessons)
 
@@ -97,13 +91,16 @@ class Trainer:
         """Returns all that determines the result, as JSON values; its digest names the result file."""
         # of a CUDA device only the child asks: here that would take a context of its own
         recipe = settled(self.recipe, torch.device("cpu")) if self.pool.kind == "cpu" else self.recipe
-        return {
+        request = {
             "heritage": Heritage.of(candidate, parents, self.seed, self.origin).to_json(),
             "fidelity": asdict(candidate.fidelity),
             "recipe": asdict(recipe),
             "data": self.prepared.file.name,
             "gradients": self.gradients,
         }
+        if self.latency is None:
+            return request
+        return {**request, "latency": asdict(self.latency), "measured": _measured(candidate, parents)}
 
     def clear(self, numbers: set[int]) -> None:
         """Removes the result files of candidates whose evaluations are recorded."""
@@ -136,17 +133,12 @@ class Trainer:
         return replace(second, seconds=outcome.seconds + second.seconds), whole.name
 
     def _run(self, slot: Slot, request: Request, file: Path) -> Outcome:
-        return self.pool.run(
-            slot,
-            evaluate,
-            request,
-            str(self.prepared.file.absolute()),
-            str(self.store.directory.absolute()),
-            slot.device,
-            slot.share,
-            result=file,
-            timeout=self.timeout,
-        )
+        places = [str(path.absolute()) for path in (self.prepared.file, self.store.directory)]
+        given = (request, *places, slot.device, slot.share)
+        if self.latency is None:
+            return self.pool.run(slot, evaluate, *given, result=file, timeout=self.timeout)
+        here = str(self.scratch.absolute())
+        return self.pool.run(slot, evaluate_timed, *given, here, result=file, timeout=self.timeout)
 
     def _harvested(self, file: Path) -> Outcome | None:
         """Returns what an earlier session's child left, if it is final and its weights are there."""
@@ -158,66 +150,13 @@ class Trainer:
         return outcome
 
 
-def evaluate(request: Request, file: str, directory: str, device: str = "cpu", share: float = 1.0) -> dict[str, Any]:
-    """Runs in the child: inherits, certifies, trains, judges, and stores the weights.
-
-    First weights are made and certified on the CPU whatever the device, so that whoever has none can derive them.
-
-    Args:
-        request: see `Trainer.request`.
-        file: of the prepared data.
-        directory: of the weight store.
-        device: that it trains and judges on, as torch names it.
-        share: of the device's memory that it may use.
-
-    Raises:
-        BuildError: the weights do not fit, the edits do not lead to the genome, or a morphism failed its certificate.
-        NonFinite: the loss or a weight became NaN or infinite.
-        DataError: the data file is missing or damaged.
-        SearchError: weights to inherit are damaged, or the disk is full.
-    """
-    store, prepared = WeightStore(Path(directory)), data.Prepared.at(Path(file))
-    split, place = data.load(prepared), claim(device, share)
-    heritage = Heritage.from_json(request["heritage"])
-    genome, start = heritage.genome, inherit(heritage, store, split.train.images, prepared.normal)
-    network = build(genome, start.weights).to(place)
-    generator = torch.Generator(place).manual_seed(heritage.seed)
-    recipe, fidelity = Recipe(**request["recipe"]), Fidelity(**request["fidelity"])
-    shown_to, judged_on = _uploaded(file, place)
-    curve = train(network, *shown_to, recipe, fidelity, generator, prepared.normal)
-    count = judged(fidelity, len(judged_on.labels))
-    wrong = error(network, judged_on.images[:count], judged_on.labels[:count], prepared.normal)
-    counted, shown, weights = cost(genome), curve[-1]["examples"], state(network.cpu())
-    wanted = sensitivities(genome, weights, *split.train, prepared.normal) if request["gradients"] else {}
-    return {
-        "objectives": {"error": wrong, **asdict(counted)},
-        # a backward pass takes twice the MACs of a forward pass
-        "cost": {"examples": shown, "train_macs": 3 * counted.macs * shown},
-        "curve": [*curve[:-1], {**curve[-1], "validation_error": wrong, "validation_images": count}],
-        "weights": _stored(store, genome, weights),
-        "certificates": [certificate.to_json() for certificate in start.certificates],
-        "initial": start.digest,
-        "gradients": wanted,
-    }
-
-
-@functools.lru_cache(maxsize=1)
-def _uploaded(file: str, device: torch.device) -> tuple[Labelled, Labelled]:
-    """Returns what to train and to judge on, on a device; a warm worker uploads it once. On the CPU nothing is copied.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    split = data.load(data.Prepared.at(Path(file)))
-    training, validation = (Labelled(*(t.to(device) for t in part)) for part in (split.train, split.validation))
-    return training, validation
-
-
-def _stored(store: WeightStore, genome: Genome, weights: Mapping[str, Tensor]) -> str:
-    try:
-        return store.put(genome, weights)
-    except CorruptWeights as failure:
-        raise NonFinite(str(failure)) from None
+def _measured(candidate: Candidate, parents: Mapping[int, Evaluation]) -> dict[str, Any] | None:
+    """Returns what a control's parent was measured to take; None if it has to be measured."""
+    if not candidate.control:
+        return None
+    before = parents[candidate.parents[0]]
+    known = {name: before.objectives[name] for name in LATENCY if name in before.objectives}
+    return {"objectives": known, "machine": dict(before.machine)} if known else None
 
 
 def _evaluation(number: int, outcome: Outcome, givers: Sequence[Evaluation]) -> Evaluation:
@@ -233,6 +172,7 @@ def _evaluation(number: int, outcome: Outcome, givers: Sequence[Evaluation]) -> 
         tuple(Certificate.from_json(entry) for entry in value.get("certificates", ())),
         initial=value.get("initial"),
         gradients=value.get("gradients", {}),
+        machine=value.get("machine", {}),
     )
 
 

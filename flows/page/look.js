@@ -61,6 +61,7 @@ const show = {
     if (minutes < 100) return `${minutes} min`;
     return minutes < 1200 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${show.count(Math.round(minutes / 60))} h`;
   },
+  moment: (v) => (has(v) ? `${Number((1000 * v).toPrecision(3))} ms` : '\u2013'),
   gain: (v) => (has(v) ? `${v > 0 ? '+' : v < 0 ? '\u2212' : '\u00b1'}${Math.abs(v).toFixed(4)}` : '\u2013'),
   brief: (m) => (has(m.promotes) ? `${m.promotes} up` : m.control ? 'no-op' : m.rules.length > 1 ? `${m.rules[0]} +${m.rules.length - 1}` : m.rules.join()),
   status: (m) => m.status.replaceAll('_', ' '),

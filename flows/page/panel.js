@@ -64,7 +64,7 @@ function body(m, told, drawing) {
     ...curves(told.curve),
     ...architecture(m, drawing),
     ...section('Cost', costs(told.cost)),
-    ...others(told.objectives),
+    ...others(told.objectives, told.machine),
     ...(m.founder ? [] : section('Ancestry', path(m))),
     make('p', { class: 'note', style: { marginTop: '16px' } }, `Schedule ${show.count(m.fidelity)} examples. Genome ${told.digest.slice(0, 12)}.`),
   ];
@@ -95,11 +95,12 @@ function costs(cost) {
     make('tbody', {}, ...units.map(row)));
 }
 
-function others(objectives) {
+function others(objectives, machine) {
   const rows = Object.entries(objectives).filter(([name]) => !['error', 'parameters', 'macs'].includes(name));
   if (!rows.length) return [];
   return section('Other objectives', make('table', {}, make('tbody', {}, ...rows.map(([name, value]) =>
-    make('tr', {}, make('th', { scope: 'row' }, name.replaceAll('_', ' ')), make('td', {}, show.count(value)))))));
+    make('tr', {}, make('th', { scope: 'row' }, name.replace('_seconds', '').replaceAll('_', ' ')), make('td', {}, name.endsWith('_seconds') ? show.moment(value) : show.count(value)))))),
+    ...Object.entries(machine).map(([name, value]) => make('p', { class: 'note' }, `${name.replaceAll('_', ' ')}: ${value}`)));
 }
 
 function architecture(m, drawing) {

@@ -15,7 +15,7 @@ from genomes import Genome, cost, expand
 from genomes.operations import GELU, Concat
 from genomes.spaces.residual import ResidualSpace
 from search import Candidate, Evaluation, Fidelity, Status, Strategy
-from strategies import ASHA, LadderSettings, RandomSearch, SuccessiveHalving
+from strategies import ASHA, LadderSettings, RandomSearch, Screened, SuccessiveHalving
 
 SPACE = ResidualSpace((1, 16, 16), 4)
 LIMITS = SPACE.limits.budgets
@@ -45,8 +45,10 @@ PLAIN: dict[str, Make] = {
         STARTERS, LIMITS, seed, variation=VariationSettings(disruptions=0.3, crossover=0.6)
     ),
     "random": lambda seed: RandomSearch(SPACE, LIMITS, seed),
+    "nsga2, screened": lambda seed: Screened(NSGA2(STARTERS, LIMITS, seed, variation=VARIED), size, 3),
+    "random, screened": lambda seed: Screened(RandomSearch(SPACE, LIMITS, seed), size, 2, founders=True),
 }
-EVOLVING = [name for name in PLAIN if name != "random"]
+EVOLVING = [name for name in PLAIN if not name.startswith("random")]
 AXES = ("error", "parameters")
 LADDERS: dict[str, Make] = {
     "asha of aging": lambda seed: ASHA(PLAIN["aging"](seed), CONTINUED, FULL),
@@ -55,6 +57,11 @@ LADDERS: dict[str, Make] = {
     "halving of aging, in pairs": lambda seed: SuccessiveHalving(PLAIN["aging"](seed), PAIRED, FULL),
 }
 STRATEGIES = {**PLAIN, **LADDERS}
+
+
+def size(genome: Genome) -> float:
+    """Returns what screened strategies are screened by."""
+    return float(cost(genome).parameters)
 
 
 def toy(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from training.child import evaluate
 from training.errors import BuildError, DataError, NonFinite
-from training.trainer import evaluate
 
 
 def alive(pid: int) -> bool:

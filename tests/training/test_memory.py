@@ -16,10 +16,10 @@ from search import Budget, Candidate, Done, Evaluation, Fidelity, Ledger, Weight
 from tests.training import jobs
 from tests.training.samples import SHAPE
 from training import DataSpec, Prepared, Recipe, Trainer, prepare
+from training.child import evaluate
 from training.inherit import Heritage
 from training.pool import Pool
 from training.slots import Slot
-from training.trainer import evaluate
 from training.worker import Outcome
 
 LIGHT = Fidelity(64)

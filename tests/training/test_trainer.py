@@ -15,8 +15,8 @@ from morphism.tensors import Constant, Source
 from search import INFRASTRUCTURAL, Candidate, Evaluation, Fidelity, WeightStore
 from tests.training.samples import SHAPE
 from training import DataSpec, Prepared, Recipe, Trainer, build, load, prepare, worker
+from training.child import evaluate
 from training.evaluate import error
-from training.trainer import evaluate
 from training.worker import Outcome
 
 LIGHT = Fidelity(640)
