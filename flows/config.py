@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from evo import AgingSettings, NSGA2Settings, VariationSettings
+from evo import AgingSettings, Judging, NSGA2Settings, VariationSettings
 from flows.home import NAME, BadInput, redacted
 from genomes.spaces.residual import ResidualLimits
 from search import Budget, Fidelity
@@ -39,6 +39,9 @@ class Strategy(BaseModel):
     aging: AgingSettings = AgingSettings()
     random: RandomSettings = RandomSettings()
     variation: VariationSettings = VariationSettings()
+    judgement: Annotated[
+        Judging, Field(description="of an error: as measured, or corrected to equal lineage age; random takes no note")
+    ] = "raw"
 
     @model_validator(mode="after")
     def _measured(self) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console, Group
@@ -87,11 +87,18 @@ def display(budget: Budget) -> Iterator[Display]:
         yield Display(budget, screen, live)
 
 
-def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], title: str) -> Table:
-    """Returns a table of evaluations, with their edits where the candidates are given."""
+def evaluations_table(
+    rows: list[Evaluation],
+    candidates: dict[int, Candidate],
+    title: str,
+    judgements: Mapping[int, float] | None = None,
+) -> Table:
+    """Returns a table of evaluations, with their edits where the candidates are given, and the errors as judged."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in ("child", "error", "parameters", "MACs", "CPU seconds", "examples with ancestors"):
         table.add_column(column, justify="right")
+    if judgements:
+        table.add_column("error as judged", justify="right")
     table.add_column("whose child")
     for row in rows:
         candidate = candidates.get(row.number)
@@ -102,6 +109,7 @@ def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], 
             f"{row.objectives['macs']:,.0f}",
             f"{row.cost.get('seconds', 0):.1f}",
             f"{row.cost.get('lineage_examples', 0):,.0f}",
+            *([f"{judgements[row.number]:.4f}"] if judgements else []),
             _origin(candidate) if candidate else "",
         )
     return table
@@ -116,7 +124,7 @@ def summary(ledger: Ledger, screen: Console) -> None:
     """Prints best, front, spent, failures and the gains over the no-op control."""
     candidates, evaluations, spent = ledger.candidates(), ledger.evaluations(), ledger.spent()
     if winner := report.best(ledger):
-        screen.print(evaluations_table(report.front(ledger), candidates, "Pareto front"))
+        screen.print(evaluations_table(report.front(ledger), candidates, "Pareto front", report.judgements(ledger)))
         facts = winner.objectives
         screen.print(
             f"Best: child {winner.number}, error {facts['error']:.4f}, {facts['parameters']:,.0f} parameters, "

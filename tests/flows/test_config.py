@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from evo import NSGA2, AgingEvolution
 from flows.assembly import planned
 from flows.config import PRESETS, SearchConfig, read, validated
 from flows.home import BadInput, Home
@@ -108,3 +109,10 @@ def test_every_strategy_that_takes_founders_begins_with_them(kind: str, tmp_path
     file.write_bytes(genome.to_json())
     _, strategy, _ = planned(config(founders=[str(file)], strategy={"kind": kind}), Home(tmp_path))
     assert strategy.ask(1)[0].genome == genome
+
+
+@pytest.mark.parametrize("kind", ["nsga2", "aging"])
+def test_children_are_judged_as_the_configuration_says(kind: str, tmp_path: Path) -> None:
+    _, strategy, _ = planned(config(strategy={"kind": kind, "judgement": "corrected"}), Home(tmp_path))
+    assert isinstance(strategy, NSGA2 | AgingEvolution)
+    assert strategy.population.judgement.kind == "corrected"
