@@ -23,7 +23,9 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from evo import judged
 from genomes import cost, expand
+from search import Evaluation
 
 Numbers = NDArray[np.float64]
 
@@ -44,8 +46,10 @@ class Study:
 
     @cached_property
     def children(self) -> list[Member]:
-        """The members that are judged."""
-        return [member for member in self.members if member.edits]
+        """The members that are judged: those with a parent whose reference was measured."""
+        wanted = [self.key("scratch", 1, seed=seed) for seed in (10, 11)]
+        known = {m.number for m in self.members if all((m.number, key) in self.records for key in wanted)}
+        return [member for member in self.members if member.edits and member.number in known]
 
     @cached_property
     def controls(self) -> dict[int, int]:
@@ -101,6 +105,9 @@ class Study:
         return np.column_stack([self.parameters, self.macs, np.array(rows, dtype=float)])
 
 
+PRODUCT = "inherited, 1/3: judged error of `strategy.judgement: corrected`"
+
+
 class Estimator(NamedTuple):
     """A way to judge children.
 
@@ -123,6 +130,7 @@ def estimators() -> Iterator[Estimator]:
     for start, rate, share, seed in RUNS:
         yield from single(start, rate, share, seed)
     yield from relative()
+    yield Estimator(PRODUCT, 1 / 3, by_the_product)
     yield from several()
     yield from surrogates()
 
@@ -254,6 +262,20 @@ def surrogates() -> Iterator[Estimator]:
                 share,
                 lambda s, m=model, k=(start, share): left_out(s, m(), s.column(s.key(*k))),
             )
+
+
+def by_the_product(study: Study) -> Numbers:
+    """Returns what a search that corrects would see, told of founders, children and controls."""
+    told = []
+    for member in study.members:
+        start = "scratch" if member.parent is None else "inherited"
+        counted, age = cost(member.genome).parameters, study.age(member) * study.size.full / 3
+        error = study.records[member.number, study.key(start, 1 / 3)]["error"]
+        objectives = {"error": error, "parameters": float(counted)}
+        spent = {"examples": study.size.full / 3, "lineage_examples": age}
+        told.append(Evaluation(member.number, "ok", objectives, spent))
+    found = judged("corrected", told)
+    return np.array([found[member.number] for member in study.children])
 
 
 def fitted(study: Study, model: Any, values: Numbers) -> Numbers:

@@ -1,8 +1,10 @@
 """Judgement: the error that selection takes a child to have, when all are read at the same lineage age.
 
-An inherited child reports above all how long its lineage was trained, so that of two equal networks the one with more
-ancestors wins. The judged error is what the search's own evaluations make expect of a network of this size at their
-mean age, plus a share of what remains: the rest is mostly chance (docs/fidelity.md).
+An inherited child also reports how long its lineage was trained, so that of two equal networks the one with more
+ancestors wins. What age alone makes of the error is estimated from the search's own evaluations and taken away. Size is
+regressed beside it, since the old are large: without that, the merit of size would be taken for that of age. Founders
+are judged but not regressed: training from scratch gains far more from its first budget than any heir from a further
+one. How well raw and judged errors agree with training from scratch is measured in docs/fidelity.md.
 """
 
 from __future__ import annotations
@@ -15,8 +17,7 @@ from typing import Literal
 from search import Evaluation
 
 Judging = Literal["raw", "corrected"]
-KEPT = 0.5  # of what neither age nor size explains; measured, docs/fidelity.md
-LEAST = 8  # evaluations: fewer say nothing of a trend in two variables
+LEAST = 8  # heirs: fewer say nothing of a trend in two variables
 RIDGE = 1e-2  # variance of the logarithms below which they are no evidence
 
 
@@ -28,7 +29,7 @@ class Judgement:
 
     Attributes:
         kind: `raw` is the measured error, `corrected` the one at equal age.
-        count: how many evaluations were noted.
+        count: how many were regressed.
         sums: of each variable of `_variables`, by name.
         products: of each pair of them, by their names.
     """
@@ -39,8 +40,8 @@ class Judgement:
     products: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def note(self, evaluation: Evaluation) -> None:
-        """Takes note of a result; failures and results without an error say nothing."""
-        if self.kind == "raw" or not (variables := _variables(evaluation)):
+        """Takes note of a result; only one that was trained on from a parent's weights says what age is worth."""
+        if self.kind == "raw" or not _heir(evaluation) or not (variables := _variables(evaluation)):
             return
         self.count += 1
         for one, value in variables.items():
@@ -52,18 +53,14 @@ class Judgement:
         """Returns an evaluation's objectives with the judged error in place of the measured one."""
         if self.kind == "raw" or self.count < LEAST or not (variables := _variables(evaluation)):
             return evaluation.objectives
-        age, size, error = (variables[name] - self.sums[name] / self.count for name in ("age", "size", "error"))
-        by_age, by_size = self._slopes()
-        expected = by_size * size
-        surprise = error - by_age * age - expected
-        return {**evaluation.objectives, "error": self.sums["error"] / self.count + expected + KEPT * surprise}
+        older = variables["age"] - self.sums["age"] / self.count
+        return {**evaluation.objectives, "error": variables["error"] - self._slope() * older}
 
-    def _slopes(self) -> tuple[float, float]:
-        """Returns how error changes with age and with size, by least squares in both, drawn to zero by `RIDGE`."""
+    def _slope(self) -> float:
+        """Returns how error changes with age at equal size, by least squares in both, drawn to zero by `RIDGE`."""
         aa, ss = self._covariance("age", "age") + RIDGE, self._covariance("size", "size") + RIDGE
         both, ae, se = (self._covariance(*pair) for pair in (("age", "size"), ("age", "error"), ("size", "error")))
-        determinant = aa * ss - both * both
-        return (ae * ss - se * both) / determinant, (se * aa - ae * both) / determinant
+        return (ae * ss - se * both) / (aa * ss - both * both)
 
     def _covariance(self, one: str, other: str) -> float:
         return (self.products[one, other] - self.sums[one] * self.sums[other] / self.count) / self.count
@@ -75,6 +72,13 @@ def judged(kind: Judging, evaluations: Iterable[Evaluation]) -> dict[int, float]
     for evaluation in told:
         judgement.note(evaluation)
     return {e.number: judgement.objectives(e)["error"] for e in told if e.ok and "error" in e.objectives}
+
+
+def _heir(evaluation: Evaluation) -> bool:
+    """Says whether a candidate was trained, and its lineage before it."""
+    return evaluation.twin is None and evaluation.cost.get("lineage_examples", 0.0) > evaluation.cost.get(
+        "examples", 0.0
+    )
 
 
 def _variables(evaluation: Evaluation) -> dict[str, float]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
@@ -49,17 +48,21 @@ def test_the_correction_ranks_by_merit_where_the_measured_error_ranks_by_age() -
     assert rho["raw"] < 0.5
 
 
-def test_at_one_age_and_one_size_the_order_is_that_of_the_measured_errors() -> None:
-    told = [result(number, random.Random(number).random(), 5000.0) for number in range(20)]
+def test_at_one_age_the_errors_are_as_measured() -> None:
+    told = [result(number, random.Random(number).random(), 5000.0, 100.0 + number) for number in range(20)]
+    assert judged("corrected", told) == judged("raw", told)
+
+
+def test_what_size_is_worth_is_not_taken_for_the_worth_of_age() -> None:
+    """The old are large, as in a search that grows its networks, and only size counts here."""
+    rng = random.Random(0)
+    ages = [rng.randint(1, 9) for _ in range(40)]
+    sizes = [1000.0 * age * rng.uniform(0.5, 2) for age in ages]
+    pairs = enumerate(zip(ages, sizes, strict=True))
+    told = [result(n, 0.5 * size**-0.1, 1000.0 * age, size) for n, (age, size) in pairs]
     found = judged("corrected", told)
-    for one, other in pairwise(sorted(told, key=lambda e: e.objectives["error"])):
-        assert found[one.number] < found[other.number]
-
-
-def test_what_surprises_counts_less_than_what_is_expected_of_the_size() -> None:
-    told = [result(n, 0.5 - 0.05 * (n % 6), 1000.0, 1000.0 * 2 ** (n % 6)) for n in range(36)]
-    lucky = result(36, 0.3, 1000.0, 1000.0)  # as good as one of sixteen times its size
-    assert 0.3 < judged("corrected", [*told, lucky])[36] < 0.5
+    for one in told:
+        assert found[one.number] == pytest.approx(one.objectives["error"], abs=0.005)
 
 
 def test_before_there_are_enough_results_the_errors_are_as_measured() -> None:
@@ -87,6 +90,24 @@ def test_failures_and_numbers_that_say_nothing_leave_the_rest_as_it_is() -> None
     assert found.items() >= judged("corrected", told).items()
     assert set(found) == {e.number for e in told} | {91, 92}
     assert found[91] == found[92] == 0.5  # cannot be corrected
+
+
+def test_founders_are_judged_by_what_age_is_worth_to_their_heirs() -> None:
+    told, _ = drawn(30)
+    founders = [
+        replace(result(100 + n, 0.9, 1000.0), cost={"examples": 1e3, "lineage_examples": 1e3}) for n in range(9)
+    ]
+    alone, beside = judged("corrected", told), judged("corrected", [*founders, *told])
+    assert alone == {number: error for number, error in beside.items() if number < 100}
+    assert beside[100] < 0.9  # younger than the mean: at equal age it would be better
+
+
+def test_a_repeated_evaluation_counts_once() -> None:
+    told, _ = drawn(30)
+    twins = [replace(told[3], number=100 + n, twin=3) for n in range(50)]
+    found = judged("corrected", [*told, *twins])
+    assert found.items() >= judged("corrected", told).items()
+    assert found[100] == found[3]
 
 
 def test_only_the_error_is_judged() -> None:
