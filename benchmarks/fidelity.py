@@ -4,8 +4,8 @@ A family is made with real edits from founders that are trained from scratch; ea
 reference's examples from its parent's weights, as a search does. The reference is the mean error of two seeds from
 scratch over a complete schedule, on images that no estimator sees. Everything that a search could judge by is measured
 at several budgets, and each estimator is compared with the reference by Spearman's rank correlation, also beyond what
-the number of parameters says. A full run writes docs/fidelity.md; it takes half an hour on two idle cores and can be
-stopped at any moment: with `--keep` it goes on where it was. What is not measured when the time is up, the page names.
+the number of parameters says. A full run writes docs/fidelity.md. It can be stopped at any moment: with `--keep` it
+goes on where it was. What is not measured when the time is up, the page names.
 
 Usage: python benchmarks/fidelity.py [--quick] [--keep DIRECTORY] [--seconds N]
 """
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from estimators import PRODUCT, Estimator, Numbers, Study, by_the_product, estimators
-from family import DATA, QUICK, RECIPE, VARIATION, Record, Size, collect, family
+from family import DATA, QUICK, RECIPE, VARIATION, Record, Size, collect, family, runs
 from scipy.stats import rankdata  # type: ignore[import-untyped]
 
 from genomes import cost
@@ -190,6 +190,10 @@ read at equal age; *without its own run* leaves the child out.
 One data set, one family, short schedules: an indication, not a law.
 """
 
+LEFT = """
+**Not measured** when the time was up, so that what needs it is not in the table (start, rate, examples, seed): {}.
+"""
+
 
 def verdict(scores: Sequence[Score]) -> str:
     """Returns which estimators reach the goal at a third of the cost, in words that the numbers choose."""
@@ -266,7 +270,7 @@ def page(
         blind=words(blind),
         halves=HALVES,
         rows="\n".join(rows(scores)),
-        untried=f"\n**Not measured** when the time was up: {'; '.join(untried)}.\n" if untried else "",
+        untried=LEFT.format("; ".join(untried)) if untried else "",
     )
 
 
@@ -289,6 +293,12 @@ def possible(study: Study, estimate: Callable[[Study], Numbers]) -> bool:
     return True
 
 
+def missing(study: Study) -> list[str]:
+    """Returns the kinds of runs that were not measured for all children that are judged."""
+    wanted = {run.key for run in runs(study.size) if run.member == study.children[0].number}
+    return sorted(key for key in wanted if any((m.number, key) not in study.records for m in study.children))
+
+
 def known(numbers: Sequence[float]) -> list[float | None]:
     """Returns numbers as JSON has them."""
     return [number if math.isfinite(number) else None for number in numbers]
@@ -308,7 +318,7 @@ def main() -> None:
         return
     study, facts = found
     tried = [one for one in estimators() if possible(study, one.estimate)]
-    untried = [one.name for one in estimators() if not possible(study, one.estimate)]
+    untried = missing(study)
     scores = scored(study, tried)
     blind = chosen_blindly(study, [one for one in tried if one.share <= 1 / 3 + 1e-9])
     if not given.quick:
