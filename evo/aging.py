@@ -14,6 +14,7 @@ from typing import ClassVar
 from deap import tools
 
 from evo.individual import Individual
+from evo.judgement import Judging
 from evo.population import Population, proposals
 from evo.randomness import seeded
 from evo.variation import VariationSettings
@@ -57,8 +58,9 @@ class AgingEvolution:
         fidelity: Fidelity | None = None,
         *,
         mutants: bool = True,
+        judgement: Judging = "raw",
     ) -> None:
-        """Takes the founders' genomes, the limits of all genomes, and settings.
+        """Takes the founders' genomes, the limits of all genomes, settings, and how children are judged.
 
         Without `mutants` there is no founder but the starters, and nothing is proposed until one of them is a parent.
         """
@@ -71,6 +73,7 @@ class AgingEvolution:
             fidelity or Fidelity(),
             seed,
             mutants,
+            judgement,
         )
         self.living: deque[Individual] = deque(maxlen=self.settings.population)
 
@@ -82,6 +85,7 @@ class AgingEvolution:
         """Takes note of a result: the youngest comes to life, the oldest dies; a failure is never a parent."""
         if member := self.population.member(candidate, evaluation):
             self.living.append(member)
+            self.living = deque(self.population.judged(self.living), self.living.maxlen)
 
     def _one(self) -> Candidate | None:
         return self.population.proposal(self.settings.founders, self.living, self._selected)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from deap import base
@@ -49,6 +49,11 @@ def individual(candidate: Candidate, evaluation: Evaluation, objectives: Sequenc
     if not all(map(math.isfinite, values)):
         return None
     return Individual(candidate, evaluation, minimised(len(objectives))(values))
+
+
+def rejudged(member: Individual, objectives: Mapping[str, float], names: Sequence[str]) -> Individual:
+    """Returns the individual with a fitness of other numbers than its evaluation's, as selection is to see it."""
+    return replace(member, fitness=minimised(len(names))(tuple(objectives[name] for name in names)))
 
 
 @lru_cache

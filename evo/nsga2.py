@@ -14,6 +14,7 @@ from typing import ClassVar
 from deap import tools
 
 from evo.individual import Individual
+from evo.judgement import Judging
 from evo.population import Population, proposals
 from evo.randomness import seeded
 from evo.variation import VariationSettings
@@ -55,8 +56,9 @@ class NSGA2:
         fidelity: Fidelity | None = None,
         *,
         mutants: bool = True,
+        judgement: Judging = "raw",
     ) -> None:
-        """Takes the founders' genomes, the limits of all genomes, and settings.
+        """Takes the founders' genomes, the limits of all genomes, settings, and how children are judged.
 
         Without `mutants` there is no founder but the starters, and nothing is proposed until one of them is a parent.
         """
@@ -69,6 +71,7 @@ class NSGA2:
             fidelity or Fidelity(),
             seed,
             mutants,
+            judgement,
         )
         self.survivors: list[Individual] = []
 
@@ -80,7 +83,7 @@ class NSGA2:
         """Takes note of a result and lets the best survive; ties go to the earlier candidate."""
         if member := self.population.member(candidate, evaluation):
             everyone = sorted([*self.survivors, member], key=lambda individual: individual.number)
-            self.survivors = tools.selNSGA2(everyone, self.settings.population)
+            self.survivors = tools.selNSGA2(self.population.judged(everyone), self.settings.population)
 
     def _one(self) -> Candidate | None:
         return self.population.proposal(self.settings.founders, self.survivors, self._selected)

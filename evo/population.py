@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from evo.individual import Individual, individual
+from evo.individual import Individual, individual, rejudged
+from evo.judgement import Judgement, Judging
 from evo.randomness import generator
 from evo.variation import Barren, VariationSettings, toolbox
 from genomes import Genome, Limits, equivalent, fingerprint
@@ -25,6 +26,7 @@ class Population:
 
     Attributes:
         known: all candidates that were proposed, by number.
+        judgement: what selection takes the error of each to be.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class Population:
         fidelity: Fidelity,
         seed: int,
         mutants: bool = True,
+        judgement: Judging = "raw",
     ) -> None:
-        """Takes the founders' genomes, the limits of all genomes, and how children are made.
+        """Takes the founders' genomes, the limits of all genomes, how children are made and how they are judged.
 
         Without `mutants` there is no founder but the starters.
 
@@ -48,6 +51,7 @@ class Population:
             raise ValueError("a search must have one starter genome or more, got none")
         self.starters, self.objectives, self.fidelity, self.seed = tuple(starters), tuple(objectives), fidelity, seed
         self.box, self.crossover, self.mutants = toolbox(variation, limits), variation.crossover, mutants
+        self.judgement = Judgement(judgement)
         self.known: dict[int, Candidate] = {}
         self._founders = 0
         self._children: Counter[int] = Counter()
@@ -101,7 +105,14 @@ class Population:
         Raises:
             ValueError: the evaluator does not measure an objective.
         """
+        self.judgement.note(evaluation)
         return individual(candidate, evaluation, self.objectives)
+
+    def judged(self, members: Iterable[Individual]) -> list[Individual]:
+        """Returns the members as selection sees them now: each result can change what all the others are worth."""
+        if self.judgement.kind == "raw":
+            return list(members)
+        return [rejudged(one, self.judgement.objectives(one.evaluation), self.objectives) for one in members]
 
     def _propose(self, candidate: Candidate, age: float = 0.0) -> Candidate:
         """Takes note of a proposal: all that changes here changes now, so that a replay needs nothing else."""

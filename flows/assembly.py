@@ -247,15 +247,15 @@ def _proposing(config: SearchConfig, space: ResidualSpace, directory: Path, begu
     chosen, limits = config.strategy, config.space.budgets
     files = sorted((directory / FOUNDERS).glob("*.json")) or [Path(file) for file in config.founders]
     starters = [begun.genome] if begun else [founder(file, space) for file in files] or space.starters()
-    common = (starters, limits, config.seed)
+    common, drawn = (starters, limits, config.seed), (chosen.variation, config.fidelity)
     match chosen.kind:
         case "random":
             edits = (*CATALOGUE, *DISRUPTIONS)
             return RandomSearch(space, limits, config.seed, chosen.random, config.fidelity, edits)
         case "aging":
-            return AgingEvolution(*common, chosen.aging, chosen.variation, config.fidelity, mutants=begun is None)
+            return AgingEvolution(*common, chosen.aging, *drawn, mutants=begun is None, judgement=chosen.judgement)
         case "nsga2":
-            return NSGA2(*common, chosen.nsga2, chosen.variation, config.fidelity, mutants=begun is None)
+            return NSGA2(*common, chosen.nsga2, *drawn, mutants=begun is None, judgement=chosen.judgement)
 
 
 def founder(file: Path, space: ResidualSpace) -> Genome:

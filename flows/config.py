@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from evo import AgingSettings, NSGA2Settings, VariationSettings
+from evo import AgingSettings, Judging, NSGA2Settings, VariationSettings
 from flows.home import NAME, BadInput, redacted
 from genomes.spaces.residual import ResidualLimits
 from search import Budget, Fidelity
@@ -106,6 +106,9 @@ class Strategy(BaseModel):
         LadderSettings | None,
         Field(description="shorter schedules that come before `fidelity`; none: every child is trained in full"),
     ] = None
+    judgement: Annotated[
+        Judging, Field(description="of an error: as measured, or corrected to equal lineage age; random takes no note")
+    ] = "raw"
 
     @model_validator(mode="after")
     def _measured(self) -> Self:

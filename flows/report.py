@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from evo import judged
 from flows.home import BadInput
 from flows.lineage import page
 from genomes import InvalidGenome
@@ -74,6 +75,15 @@ def gains(candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluat
     }
 
 
+def judgements(ledger: Ledger) -> dict[int, float]:
+    """Returns the error that selection takes each success to have, by number, with all that is known by now.
+
+    Empty for a search that selects by the measured error: there is nothing to add.
+    """
+    kind = ledger.config.get("strategy", {}).get("judgement", "raw")
+    return {} if kind == "raw" else judged(kind, ledger.evaluations().values())
+
+
 def proofs(certificates: Iterable[Certificate]) -> dict[str, float]:
     """Returns what certificates of morphisms say, as metrics; nothing for disruptions, which promise nothing.
 
@@ -86,6 +96,10 @@ def proofs(certificates: Iterable[Certificate]) -> dict[str, float]:
     worst = {m: max(c.errors[m] for c, mode in claims if mode == m) for m in sorted({mode for _, mode in claims})}
     proved = sum(mode in certificate.proved for certificate, mode in claims) / len(claims)
     return {"certificate/proved": proved, **{f"certificate/{mode}": error for mode, error in worst.items()}}
+
+
+def _seen(evaluation: Evaluation, judgements: Mapping[int, float]) -> dict[str, float]:
+    return {"judged_error": judgements[evaluation.number]} if evaluation.number in judgements else {}
 
 
 def _ok(evaluations: Mapping[int, Evaluation], number: int) -> bool:
@@ -130,7 +144,8 @@ def artifacts(ledger: Ledger, name: str, directory: Path) -> dict[str, float]:
     candidates, evaluations, spent = ledger.candidates(), ledger.evaluations(), ledger.spent()
     best_ones = front(ledger)
     (directory / "lineage.html").write_text(page(name, candidates, evaluations))
-    rows = [{"number": e.number, **e.objectives, **e.cost} for e in best_ones]
+    seen = judgements(ledger)
+    rows = [{"number": e.number, **e.objectives, **e.cost, **_seen(e, seen)} for e in best_ones]
     (directory / "front.json").write_text(json.dumps(rows, indent=1))
     draw_front(evaluations, best_ones, directory / "front.png", axes(ledger))
     winner = best(ledger)

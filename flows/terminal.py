@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -104,13 +104,20 @@ def display(budget: Budget, occupied: Occupants = tuple) -> Iterator[Display]:
         yield Display(budget, screen, live, occupied)
 
 
-def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], title: str) -> Table:
-    """Returns a table of evaluations, with their edits where the candidates are given."""
+def evaluations_table(
+    rows: list[Evaluation],
+    candidates: dict[int, Candidate],
+    title: str,
+    judgements: Mapping[int, float] | None = None,
+) -> Table:
+    """Returns a table of evaluations, with their edits where the candidates are given, and the errors as judged."""
     table = Table(title=title, title_justify="left", title_style="bold")
     timed = any("latency_seconds" in row.objectives for row in rows)
     measured = ("latency ms", "x reference") if timed else ()
     for column in ("child", "error", "parameters", "MACs", *measured, "CPU seconds", "examples with ancestors"):
         table.add_column(column, justify="right")
+    if judgements:
+        table.add_column("error as judged", justify="right")
     table.add_column("whose child")
     for row in rows:
         candidate = candidates.get(row.number)
@@ -122,6 +129,7 @@ def evaluations_table(rows: list[Evaluation], candidates: dict[int, Candidate], 
             *(_latency(row) if timed else ()),
             f"{row.cost.get('seconds', 0):.1f}",
             f"{row.cost.get('lineage_examples', 0):,.0f}",
+            *([f"{judgements[row.number]:.4f}"] if judgements else []),
             _origin(candidate) if candidate else "",
         )
     return table
@@ -143,7 +151,7 @@ def summary(ledger: Ledger, screen: Console) -> None:
     """Prints best, front, spent, failures and the gains over the no-op control."""
     candidates, evaluations, spent = ledger.candidates(), ledger.evaluations(), ledger.spent()
     if winner := report.best(ledger):
-        screen.print(evaluations_table(report.front(ledger), candidates, "Pareto front"))
+        screen.print(evaluations_table(report.front(ledger), candidates, "Pareto front", report.judgements(ledger)))
         facts = winner.objectives
         screen.print(
             f"Best: child {winner.number}, error {facts['error']:.4f}, {facts['parameters']:,.0f} parameters, "

@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from genomes import Genome, Module
 from genomes.operations import Conv, Flatten, GlobalPool, Input, Linear, Operation, Output, ReLU
@@ -101,9 +102,14 @@ def kin(count: int, seed: int = 5, founders: int = 6) -> tuple[dict[int, Candida
     return candidates, told
 
 
-def recorded(directory: Path, candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> None:
+def recorded(
+    directory: Path,
+    candidates: Mapping[int, Candidate],
+    evaluations: Mapping[int, Evaluation],
+    config: Mapping[str, Any] | None = None,
+) -> None:
     """Adds a family to the ledger of a search, as if it had been trained."""
-    with Ledger.create(directory, {}) as ledger:
+    with Ledger.create(directory, config or {}) as ledger:
         for number in sorted(candidates):
             ledger.asked(candidates[number], str(number), float(number))
             ledger.attempted(number)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from evo import NSGA2, AgingEvolution
 from flows.assembly import FREE, document, planned
 from flows.config import PRESETS, SearchConfig, read, validated
 from flows.home import BadInput, Home
@@ -172,3 +173,10 @@ def test_finalists_are_trained_as_children_are_but_longer_unless_it_says_otherwi
 def test_a_setting_for_finalists_that_cannot_be_meant_is_refused_with_its_place(changes: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=f"here: retrain.{next(iter(changes))}"):
         validated({**FAST, "retrain": changes}, "here")
+
+
+@pytest.mark.parametrize("kind", ["nsga2", "aging"])
+def test_children_are_judged_as_the_configuration_says(kind: str, tmp_path: Path) -> None:
+    _, strategy, _ = planned(config(strategy={"kind": kind, "judgement": "corrected"}), Home(tmp_path))
+    assert isinstance(strategy, NSGA2 | AgingEvolution)
+    assert strategy.population.judgement.kind == "corrected"

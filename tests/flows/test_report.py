@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evo import judged
 from flows import report
 from flows.home import BadInput
 from morphism import Certificate
@@ -168,3 +169,23 @@ def test_a_search_that_was_stopped_before_its_first_result_has_artifacts(empty: 
     with Ledger.read(empty) as ledger:
         assert report.artifacts(ledger, "empty", tmp_path)["evaluations"] == 0
     assert json.loads((tmp_path / "front.json").read_text()) == []
+
+
+def test_what_selection_saw_is_told_beside_the_measured_error(tmp_path: Path) -> None:
+    recorded(tmp_path / "s", *kin(COUNT), {"strategy": {"judgement": "corrected"}})
+    with Ledger.read(tmp_path / "s") as ledger:
+        seen, evaluations = report.judgements(ledger), ledger.evaluations()
+        report.artifacts(ledger, "s", tmp_path)
+    assert seen == judged("corrected", evaluations.values())
+    rows = json.loads((tmp_path / "front.json").read_text())
+    assert rows
+    for row in rows:
+        assert row["judged_error"] == seen[row["number"]] != row["error"]
+        assert row["error"] == evaluations[row["number"]].objectives["error"]
+
+
+def test_where_selection_sees_the_measured_error_nothing_is_added(directory: Path, tmp_path: Path) -> None:
+    with Ledger.read(directory) as ledger:
+        assert report.judgements(ledger) == {}
+        report.artifacts(ledger, "s", tmp_path)
+    assert not any("judged_error" in row for row in json.loads((tmp_path / "front.json").read_text()))

@@ -43,6 +43,17 @@ def test_a_summary_shows_best_front_costs_failures_and_gains(tmp_path: Path) -> 
     assert f"Morphisms: {count} of {count} certified, {count} proved statically, largest error" in text
 
 
+def test_a_summary_shows_what_selection_saw(tmp_path: Path) -> None:
+    recorded(tmp_path / "s", *kin(60), {"strategy": {"judgement": "corrected"}})
+    with Ledger.read(tmp_path / "s") as ledger:
+        seen, front = report.judgements(ledger), report.front(ledger)
+    rows = [line for line in summary(tmp_path / "s").splitlines() if line.startswith("│")]
+    for one in front:
+        assert any(f" {one.number} " in row and f"{seen[one.number]:.4f}" in row for row in rows)
+    recorded(tmp_path / "raw", *kin(60))
+    assert "as judged" not in summary(tmp_path / "raw")
+
+
 def test_a_search_that_has_only_begun_has_a_summary(tmp_path: Path) -> None:
     recorded(tmp_path / "new", {0: kin(1)[0][0]}, {})
     assert "0 of 1 children" in summary(tmp_path / "new")

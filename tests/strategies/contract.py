@@ -44,6 +44,8 @@ PLAIN: dict[str, Make] = {
     "nsga2 with crossover": lambda seed: NSGA2(
         STARTERS, LIMITS, seed, variation=VariationSettings(disruptions=0.3, crossover=0.6)
     ),
+    "aging, judged at equal age": lambda seed: AgingEvolution(STARTERS, LIMITS, seed, judgement="corrected"),
+    "nsga2, judged at equal age": lambda seed: NSGA2(STARTERS, LIMITS, seed, variation=VARIED, judgement="corrected"),
     "random": lambda seed: RandomSearch(SPACE, LIMITS, seed),
     "nsga2, screened": lambda seed: Screened(NSGA2(STARTERS, LIMITS, seed, variation=VARIED), size, 3),
     "random, screened": lambda seed: Screened(RandomSearch(SPACE, LIMITS, seed), size, 2, founders=True),

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
+
+from evo import NSGA2, AgingEvolution, judged
+from evo.judgement import LEAST, Judgement
+from search import Evaluation
+from tests.strategies.contract import LIMITS, STARTERS, VARIED, Game, toy
+
+
+def result(number: int, error: float, age: float, parameters: float = 1000.0) -> Evaluation:
+    objectives = {"error": error, "parameters": parameters}
+    return Evaluation(number, "ok", objectives, {"lineage_examples": age}, weights="ab" * 32)
+
+
+def drawn(count: int, seed: int = 0, noise: float = 0.0) -> tuple[list[Evaluation], list[float]]:
+    """Returns evaluations whose error falls with age, and the merit that remains of each at equal age."""
+    rng, told, merits = random.Random(seed), list[Evaluation](), list[float]()
+    for number in range(count):
+        age, merit = rng.randint(1, 9), rng.gauss(0.3, 0.01)
+        error = merit * age**-0.3 + rng.gauss(0, noise)
+        told.append(result(number, error, 1000.0 * age))
+        merits.append(merit)
+    return told, merits
+
+
+def test_raw_is_the_measured_error() -> None:
+    told, _ = drawn(20)
+    assert judged("raw", told) == {e.number: e.objectives["error"] for e in told}
+
+
+def test_of_equal_networks_the_older_lineage_is_no_better() -> None:
+    told = [result(number, 0.3 - 0.02 * (number % 5), 1000.0 * 2 ** (number % 5)) for number in range(40)]
+    found = judged("corrected", told)
+    assert max(found.values()) - min(found.values()) < 0.01
+    raw = judged("raw", told)
+    assert max(raw.values()) - min(raw.values()) > 0.07
+
+
+def test_the_correction_ranks_by_merit_where_the_measured_error_ranks_by_age() -> None:
+    told, merits = drawn(60)
+    rho = {kind: spearmanr(list(judged(kind, told).values()), merits).statistic for kind in ("raw", "corrected")}
+    assert rho["corrected"] > 0.8
+    assert rho["raw"] < 0.5
+
+
+def test_at_one_age_the_errors_are_as_measured() -> None:
+    told = [result(number, random.Random(number).random(), 5000.0, 100.0 + number) for number in range(20)]
+    assert judged("corrected", told) == judged("raw", told)
+
+
+def test_what_size_is_worth_is_not_taken_for_the_worth_of_age() -> None:
+    """The old are large, as in a search that grows its networks, and only size counts here."""
+    rng = random.Random(0)
+    ages = [rng.randint(1, 9) for _ in range(40)]
+    sizes = [1000.0 * age * rng.uniform(0.5, 2) for age in ages]
+    pairs = enumerate(zip(ages, sizes, strict=True))
+    told = [result(n, 0.5 * size**-0.1, 1000.0 * age, size) for n, (age, size) in pairs]
+    found = judged("corrected", told)
+    for one in told:
+        assert found[one.number] == pytest.approx(one.objectives["error"], abs=0.005)
+
+
+def test_before_there_are_enough_results_the_errors_are_as_measured() -> None:
+    told, _ = drawn(LEAST - 1)
+    assert judged("corrected", told) == judged("raw", told)
+    more, _ = drawn(LEAST)
+    assert judged("corrected", more) != judged("raw", more)
+
+
+def test_the_order_of_telling_changes_no_judgement_beyond_rounding() -> None:
+    told, _ = drawn(50, seed=3, noise=0.01)
+    shuffled = random.Random(1).sample(told, len(told))
+    assert judged("corrected", told) == pytest.approx(judged("corrected", shuffled), rel=1e-9)
+
+
+def test_failures_and_numbers_that_say_nothing_leave_the_rest_as_it_is() -> None:
+    told, _ = drawn(20)
+    strange = [
+        Evaluation(90, "timeout", cost={"lineage_examples": 9e9}),
+        result(91, 0.5, float("nan")),
+        result(92, 0.5, -1.0),
+        replace(told[0], number=93, objectives={"parameters": 10.0}),
+    ]
+    found = judged("corrected", [*strange, *told])
+    assert found.items() >= judged("corrected", told).items()
+    assert set(found) == {e.number for e in told} | {91, 92}
+    assert found[91] == found[92] == 0.5  # cannot be corrected
+
+
+def test_founders_are_judged_by_what_age_is_worth_to_their_heirs() -> None:
+    told, _ = drawn(30)
+    founders = [
+        replace(result(100 + n, 0.9, 1000.0), cost={"examples": 1e3, "lineage_examples": 1e3}) for n in range(9)
+    ]
+    alone, beside = judged("corrected", told), judged("corrected", [*founders, *told])
+    assert alone == {number: error for number, error in beside.items() if number < 100}
+    assert beside[100] < 0.9  # younger than the mean: at equal age it would be better
+
+
+def test_a_repeated_evaluation_counts_once() -> None:
+    told, _ = drawn(30)
+    twins = [replace(told[3], number=100 + n, twin=3) for n in range(50)]
+    found = judged("corrected", [*told, *twins])
+    assert found.items() >= judged("corrected", told).items()
+    assert found[100] == found[3]
+
+
+def test_only_the_error_is_judged() -> None:
+    judgement, (told, _) = Judgement("corrected"), drawn(20)
+    for evaluation in told:
+        judgement.note(evaluation)
+    found = judgement.objectives(told[0])
+    assert found["parameters"] == 1000.0
+    assert found["error"] != told[0].objectives["error"]
+
+
+@pytest.mark.parametrize("strategy", [AgingEvolution, NSGA2])
+def test_every_member_is_judged_anew_with_each_result(strategy: type[AgingEvolution | NSGA2]) -> None:
+    searching = strategy(STARTERS, LIMITS, 1, variation=VARIED, judgement="corrected")
+    game = Game(searching, lambda candidate, parents: aged(toy(candidate, parents))).play(40)
+    members = searching.survivors if isinstance(searching, NSGA2) else searching.living
+    final = judged("corrected", game.told.values())
+    assert len(members) > 4
+    for member in members:
+        assert member.fitness.values[0] == pytest.approx(final[member.number], rel=1e-9)
+        assert member.evaluation == game.told[member.number]  # the measured numbers stay
+
+
+def test_selection_follows_the_judgement() -> None:
+    """One of two founders is older by its cost alone; raw selection prefers its offspring, corrected does not."""
+
+    def share(judgement: str) -> float:
+        strategy = AgingEvolution(STARTERS, LIMITS, 2, variation=VARIED, judgement=judgement)  # type: ignore[arg-type]
+        game = Game(strategy, lambda candidate, parents: aged(toy(candidate, parents))).play(80, slots=1)
+        ages = [game.told[parent.number].cost["lineage_examples"] for _, parent in game.children()]
+        return sum(ages) / len(ages)
+
+    assert share("corrected") < 0.9 * share("raw")
+
+
+def aged(evaluation: Evaluation) -> Evaluation:
+    """Returns an evaluation whose error is worth nothing but its lineage age, as of an inherited child."""
+    age = evaluation.cost["lineage_examples"]
+    chance = random.Random(evaluation.number).gauss(0, 0.002)
+    return replace(evaluation, objectives={**evaluation.objectives, "error": 0.5 * (age / 100) ** -0.2 + chance})
