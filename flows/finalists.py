@@ -8,8 +8,8 @@ from search import Evaluation, Ledger
 def finalists(ledger: Ledger, count: int) -> list[Evaluation]:
     """Returns the evaluations of the best networks of a search, the best one first.
 
-    The front in error and parameters comes first, by error, then the rest by error. Of those that compute the same,
-    such as a parent and its no-op control, only the first is taken: from scratch they are one network.
+    The front comes first, then the rest, each by the error that selection takes them to have. Of those that compute the
+    same, such as a parent and its no-op control, only the first is taken: from scratch they are one network.
 
     Args:
         ledger: of the search, which may be running.
@@ -17,7 +17,8 @@ def finalists(ledger: Ledger, count: int) -> list[Evaluation]:
     """
     front = {evaluation.number for evaluation in report.front(ledger)}
     good = [evaluation for evaluation in ledger.evaluations().values() if evaluation.ok]
-    good.sort(key=lambda e: (e.number not in front, e.objectives["error"], e.objectives["parameters"], e.number))
+    judged = {e.number: e.objectives["error"] for e in good} | report.judgements(ledger)
+    good.sort(key=lambda e: (e.number not in front, judged[e.number], e.objectives["parameters"], e.number))
     chosen: dict[int, Genome] = {}
     for evaluation in good:
         if len(chosen) == count:

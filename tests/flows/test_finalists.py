@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flows import report
 from flows.finalists import finalists
 from genomes import equivalent
 from search import Candidate, Evaluation, Ledger
@@ -54,3 +55,16 @@ def test_of_a_large_family_all_finalists_are_different_and_none_is_missed(tmp_pa
     good = {number for number, evaluation in evaluations.items() if evaluation.ok}
     assert all(any(equivalent(candidates[number].genome, genome) for genome in genomes) for number in good)
     assert best(tmp_path / "kin", 4) == chosen[:4]
+
+
+def test_where_selection_corrects_errors_finalists_are_in_its_order(tmp_path: Path) -> None:
+    recorded(tmp_path / "kin", *kin(80), {"strategy": {"judgement": "corrected"}})
+    with Ledger.read(tmp_path / "kin") as ledger:
+        seen, front = report.judgements(ledger), {evaluation.number for evaluation in report.front(ledger)}
+        measured = {
+            number: evaluation.objectives["error"]
+            for number, evaluation in ledger.evaluations().items()
+            if evaluation.ok
+        }
+    chosen = [number for number in best(tmp_path / "kin", 80) if number not in front]
+    assert chosen == sorted(chosen, key=seen.__getitem__) != sorted(chosen, key=measured.__getitem__)
