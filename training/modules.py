@@ -104,8 +104,8 @@ class Attention(nn.Module):
         Returns `[N, h e, H, W]`.
         """
         q, k, v = map(self.by_head, (query, key, value))
-        found = F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(2, 3)
-        return found.reshape(query.shape[0], -1, *query.shape[2:])
+        found = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return found.transpose(2, 3).reshape(query.shape[0], -1, *query.shape[2:])
 
     def by_head(self, x: Tensor) -> Tensor:
         """Takes `[N, h d, H, W]` and returns `[N, h, H W, d]`."""

@@ -50,7 +50,7 @@ PLAIN: dict[str, Make] = {
     "nsga2, screened": lambda seed: Screened(NSGA2(STARTERS, LIMITS, seed, variation=VARIED), size, 3),
     "random, screened": lambda seed: Screened(RandomSearch(SPACE, LIMITS, seed), size, 2, founders=True),
 }
-EVOLVING = [name for name in PLAIN if not name.startswith("random")]
+EVOLVING = [name for name in PLAIN if not name.endswith("screened") and name != "random"]
 AXES = ("error", "parameters")
 LADDERS: dict[str, Make] = {
     "asha of aging": lambda seed: ASHA(PLAIN["aging"](seed), CONTINUED, FULL),
