@@ -54,9 +54,10 @@ def test_every_child_is_measured_and_equal_networks_share_one_measurement(home: 
 def test_the_summary_shows_the_front_of_error_and_latency_with_unit_and_machine(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("flows.terminal.WIDTH", 160)  # a narrow screen breaks the headings
     run(monkeypatch, "show", "timed", "--home", str(home))
     text = capsys.readouterr().out
-    assert {"latency", "ms", "reference"} <= set(text.replace("┃", " ").split())  # a narrow screen breaks the headings
+    assert "latency ms" in text
     assert "Latency measured on: " in text
     assert "threads 1" in text
     with Ledger.read(home / "timed") as ledger:
