@@ -63,6 +63,9 @@ objects (– where resnet18 has no place for the edit).
 
 {table}
 
+Float32 above the bound in networks that round as much themselves (outputs in float32 against those in float64), which
+is no violation: {coarse}.
+
 At the end of the lineages: {ends}. Planning called no function of torch: it would have been refused.
 Slower than the goal, 5 ms and 30 ms where widths change: {slow}.
 
@@ -177,6 +180,7 @@ def result(found: Mapping[str, Tallies], costs: Mapping[str, Any], plain: Mappin
         "applied": {sweep: sum(tally.applied for tally in tallies.values()) for sweep, tallies in found.items()},
         "lineages": asdict(found["lineages"]["lineage"]),
         "net2net": plain,
+        "coarse": [note for tally in every for note in tally.coarse],
         "slow": [rule for rule, figures in costs.items() if figures and figures["ms"] > goal(rule)],
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -232,6 +236,7 @@ def page(outcome: Mapping[str, Any], seconds: float) -> str:
         table="\n".join(table(outcome)),
         ends=", ".join(f"{name} {_error(error)}" for name, error in sorted(outcome["lineages"]["worst"].items())),
         slow=", ".join(outcome["slow"]) or "none",
+        coarse="; ".join(outcome["coarse"]) or "none",
         plain="\n".join(plain),
     )
 
