@@ -27,12 +27,12 @@ from morphism import CATALOGUE
 from search import Budget, Candidate, Done, Evaluation, Evaluator, Fidelity, Ledger, Strategy, WeightStore, drive
 from strategies import RandomSearch
 from training import DataSpec, Prepared, Recipe, Trainer
-from training.retraining import judge, retrain
+from training.retraining import Part, judge, retrain
 
 OPTUNA = "Optuna's NSGA-II"
 ARMS = ("inherited", "from scratch", "random", "largest", "no search", OPTUNA)
 DRAWN = 500  # members of the space, of which the largest is taken
-SECOND = "second_validation"
+SECOND: Part = "second_validation"
 
 
 @dataclass(frozen=True)

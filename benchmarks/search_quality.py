@@ -90,9 +90,13 @@ class Study:
 
     def difference(self, arm: str, measure: str) -> Interval:
         """Returns ours minus the arm's, within a seed: the mean and its 95 % interval over seeds."""
-        pairs = ((self.records.get((a, s)) for a in (OURS, arm)) for s in range(self.seeds))
-        found = [[self.value(r, measure) for r in pair if r] for pair in pairs]
-        return interval([two[0] - two[1] for two in found if len(two) == 2 and None not in two])
+        found = list[float]()
+        for seed in range(self.seeds):
+            records = (self.records.get((one, seed)) for one in (OURS, arm))
+            pair = [value for r in records if r and (value := self.value(r, measure)) is not None]
+            if len(pair) == 2:
+                found.append(pair[0] - pair[1])
+        return interval(found)
 
 
 def collected(size: Size, arms: Sequence[str], seeds: int, file: Path, seconds: float) -> Study:
