@@ -1,0 +1,297 @@
+"""The arms of search_quality.py: each spends its budget on one seed, and what it picks is trained from scratch alike.
+
+All that takes long can end between two trainings, and goes on in the next session: a search from its ledger, a
+retraining from the results that landed, the long training from its last segment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from long_training import keep, kept, planned, trained
+from optuna_chain import OptunaChain
+
+from evo import DISRUPTIONS, NSGA2
+from genomes import Genome, cost
+from genomes.spaces.residual import ResidualLimits, ResidualSpace
+from morphism import CATALOGUE
+from search import Budget, Candidate, Done, Evaluation, Evaluator, Fidelity, Ledger, Strategy, WeightStore, drive
+from strategies import RandomSearch
+from training import DataSpec, Prepared, Recipe, Trainer
+from training.retraining import Part, judge, retrain
+
+OPTUNA = "Optuna's NSGA-II"
+ARMS = ("inherited", "from scratch", "random", "largest", "no search", OPTUNA)
+DRAWN = 500  # members of the space, of which the largest is taken
+SECOND: Part = "second_validation"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured, and of what.
+
+    Attributes:
+        budget: processor seconds of the children of one search.
+        data: what is learnt.
+        limits: of all networks.
+        bounds: of parameters, rising; under each of them an arm picks a network; the last one is that of the limits.
+        recipe: of every training.
+        examples: that a child is shown.
+        retrained: examples that a picked network is shown, from scratch.
+        trainings: of each picked network; their mean error counts.
+        segments: that the one long training is cut into.
+    """
+
+    budget: float
+    data: DataSpec
+    limits: ResidualLimits
+    bounds: tuple[int, ...]
+    recipe: Recipe
+    examples: int
+    retrained: int
+    trainings: int
+    segments: int
+
+    @property
+    def digest(self) -> str:
+        """A short hash of all of it: records of another size are none of this one."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+FULL = Size(
+    budget=1_200.0,
+    data=DataSpec("fashion_mnist", validation=0.1, second_validation=0.2),
+    limits=ResidualLimits(parameters=50_000, macs=4_000_000),
+    bounds=(8_000, 20_000, 50_000),
+    recipe=Recipe(batch_size=128, learning_rate=0.15, crop=2, flip=True),
+    examples=10_000,
+    retrained=120_000,
+    trainings=2,
+    segments=20,
+)
+QUICK = Size(
+    budget=3.0,
+    data=DataSpec("digits", validation=0.25),
+    limits=ResidualLimits(parameters=30_000, macs=2_000_000),
+    bounds=(5_000, 30_000),
+    recipe=Recipe(batch_size=64),
+    examples=500,
+    retrained=1_000,
+    trainings=1,
+    segments=2,
+)
+
+
+class TimeUp(Exception):
+    """The session's time is up; what is done is kept."""
+
+
+class Job(NamedTuple):
+    """One arm with one seed.
+
+    Attributes:
+        arm: its name.
+        seed: of all that is random in it.
+        size: how much of everything.
+        prepared: the data's file.
+        directory: of what is kept until the job is done.
+        until: on the monotonic clock, in seconds; afterwards nothing is begun.
+    """
+
+    arm: str
+    seed: int
+    size: Size
+    prepared: Prepared
+    directory: Path
+    until: float
+
+    @property
+    def space(self) -> ResidualSpace:
+        """The space of the data and the limits."""
+        return ResidualSpace(self.prepared.shape, self.prepared.classes, self.size.limits)
+
+    def trainer(self, name: str, seed: int) -> Trainer:
+        """Returns an evaluator with weights and results of its own."""
+        own = self.directory / name
+        store, limits = WeightStore(own / "weights"), self.size.limits.budgets
+        return Trainer(store, self.prepared, self.size.recipe, seed, 1_800, own / "results", limits)
+
+    def left(self) -> float:
+        """Returns the seconds that are left.
+
+        Raises:
+            TimeUp: none are.
+        """
+        if (left := self.until - time.monotonic()) <= 0:
+            raise TimeUp
+        return left
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an arm picks.
+
+    Attributes:
+        genomes: the pick under each bound of parameters; none where there is no network so small.
+        seconds: processor seconds of all children.
+        children: that were trained; repeats of what was known are not counted.
+    """
+
+    genomes: Mapping[int, Genome]
+    seconds: float = 0.0
+    children: int = 0
+
+
+@dataclass(frozen=True)
+class FromScratch:
+    """An evaluator that trains a strategy's candidates without their parents' weights.
+
+    A no-op control, which would be its parent's training once more, fails at once and costs nothing.
+
+    Attributes:
+        trainer: that it hands candidates to.
+    """
+
+    trainer: Trainer
+
+    def __call__(self, candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:  # noqa: ARG002
+        """Trains and judges one candidate from fresh weights."""
+        if candidate.control:
+            return Evaluation(candidate.number, "over_budget", reason="without inheritance a control shows nothing")
+        return self.trainer(replace(candidate, parents=(), edits=()), {})
+
+
+@contextmanager
+def strategy(job: Job) -> Iterator[Strategy]:
+    """Yields what proposes the candidates of an arm, as the product has it by default."""
+    space, fidelity = job.space, Fidelity(job.size.examples)
+    if job.arm == OPTUNA:
+        chain = OptunaChain(space, job.seed, fidelity)
+        try:
+            yield chain
+        finally:
+            chain.close()
+    elif job.arm == "random":
+        edits = (*CATALOGUE, *DISRUPTIONS)
+        yield RandomSearch(space, space.limits.budgets, job.seed, None, fidelity, edits)
+    else:
+        yield NSGA2(space.starters(), space.limits.budgets, job.seed, fidelity=fidelity)
+
+
+def searched(job: Job) -> Found:
+    """Searches until the budget is spent, one child at a time, and picks the least error under each bound.
+
+    Raises:
+        TimeUp: before the budget was.
+    """
+    trainer = job.trainer("search", job.seed)
+    evaluator: Evaluator = FromScratch(trainer) if job.arm == "from scratch" else trainer
+
+    def dispatch(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
+        done(evaluator(candidate, parents))
+
+    with strategy(job) as proposing, Ledger.create(job.directory / "ledger", {}) as ledger:
+        before = ledger.spent().elapsed_seconds
+        drive(proposing, dispatch, ledger, Budget(cpu_seconds=job.size.budget, seconds=before + job.left()))
+        if ledger.spent().train_seconds < job.size.budget:
+            job.left()  # else it has nothing more to propose
+        return picked(ledger, job.size.bounds)
+
+
+def picked(ledger: Ledger, bounds: tuple[int, ...]) -> Found:
+    """Returns the network with the least validation error under each bound of parameters."""
+    told = ledger.evaluations().values()
+    good = sorted((e for e in told if e.ok), key=lambda e: (e.objectives["error"], e.objectives["parameters"]))
+    best: dict[int, Genome] = {}
+    for bound in bounds:
+        fitting = (e.number for e in good if e.objectives["parameters"] <= bound)
+        if (number := next(fitting, None)) is not None:
+            best[bound] = ledger.candidate(number).genome
+    children = sum(e.cost.get("seconds", 0.0) > 0 for e in told)
+    return Found(best, ledger.spent().train_seconds, children)
+
+
+def largest(job: Job) -> Found:
+    """Returns the largest of many random members under each bound; nothing is trained."""
+    rng, space = random.Random(f"{job.seed}:largest"), job.space
+    drawn = [space.sample(rng) for _ in range(DRAWN)]
+    sizes = [cost(genome).parameters for genome in drawn]
+    best: dict[int, Genome] = {}
+    for bound in job.size.bounds:
+        if fitting := [(size, -at) for at, size in enumerate(sizes) if size <= bound]:
+            best[bound] = drawn[-max(fitting)[1]]
+    return Found(best)
+
+
+def retrained(job: Job, found: Found) -> Iterator[dict[str, Any]]:
+    """Yields what each picked network is worth, trained from scratch with the seeds that all arms have.
+
+    Raises:
+        RuntimeError: a training failed.
+        TimeUp: before all were trained.
+    """
+    for genome in dict.fromkeys(found.genomes.values()):
+        errors, seconds = list[float](), 0.0
+        for training in range(job.size.trainings):
+            job.left()
+            trainer = job.trainer("retrain", 1_000_000 + 1_000 * job.seed + training)
+            evaluation = retrain(trainer, Candidate(0, genome, fidelity=Fidelity(job.size.retrained)))
+            if not evaluation.ok:
+                raise RuntimeError(f"a retraining must succeed, it ended with {evaluation.status}: {evaluation.reason}")
+            errors.append(evaluation.objectives[f"{SECOND}_error"])
+            seconds += evaluation.cost["seconds"]
+        bounds = [bound for bound, pick in found.genomes.items() if pick == genome]
+        yield pick(genome, bounds, errors, seconds)
+
+
+def pick(genome: Genome, bounds: list[int], errors: list[float], seconds: float) -> dict[str, Any]:
+    """Returns the record of a picked network: where it is the pick, its size, its mean error, its retraining's cost."""
+    counted = cost(genome)
+    sizes = {"parameters": counted.parameters, "macs": counted.macs, "genome": genome.digest}
+    return {"bounds": bounds, **sizes, "error": statistics.mean(errors), "errors": errors, "seconds": seconds}
+
+
+def unsearched(job: Job) -> tuple[Found, list[dict[str, Any]]]:
+    """Returns the first starter after one schedule that costs the whole budget.
+
+    Raises:
+        RuntimeError: a segment failed, or its judgement.
+        TimeUp: before all segments were trained.
+    """
+    genome, trainer, file = job.space.starters()[0], job.trainer("long", job.seed), job.directory / "segments.jsonl"
+    while len(done := kept(file)) <= job.size.segments:
+        job.left()
+        keep(file, trained(trainer, genome, done, planned(done, job.size.budget, job.size.segments, job.size.examples)))
+    outcome = judge(trainer, done[-1].weights, SECOND)
+    if outcome.status != "ok":
+        raise RuntimeError(f"the long training must be judged, this ended with {outcome.status}: {outcome.reason}")
+    bounds = [bound for bound in job.size.bounds if cost(genome).parameters <= bound]
+    found = Found(dict.fromkeys(bounds, genome), sum(one.seconds for one in done), 1)
+    return found, [pick(genome, bounds, [outcome.value["error"]], 0.0)]
+
+
+def measured(job: Job) -> dict[str, Any]:
+    """Returns the record of one arm with one seed.
+
+    Raises:
+        TimeUp: before it was complete.
+    """
+    job.left()
+    job.directory.mkdir(parents=True, exist_ok=True)
+    if job.arm == "no search":
+        found, picks = unsearched(job)
+    else:
+        found = largest(job) if job.arm == "largest" else searched(job)
+        picks = list(retrained(job, found))
+    retraining = sum(one["seconds"] for one in picks)
+    own = {"arm": job.arm, "seed": job.seed, "size": job.size.digest}
+    return {**own, "search": found.seconds, "retraining": retraining, "children": found.children, "picks": picks}

@@ -1,0 +1,328 @@
+"""Whether inherited evolution finds better networks than its controls, at equal processor seconds (B4).
+
+Arms: NSGA-II as the product runs it, whose children inherit; the same with every child trained from fresh weights;
+random search; the largest members of the space, untrained; the first starter, trained for the whole budget in one
+schedule; Optuna's NSGA-II on the chains of the space. What an arm picks by its validation error, under each of several
+bounds of parameters, is trained from scratch by one recipe and schedule, and judged on the second validation part. The
+test part is not read.
+
+A run writes docs/search_quality.md with what is measured so far. It can be stopped at any moment: with `--keep` it goes
+on where it was. Optuna is an extra: `pip install -e '.[bench]'`; without it its arm is left out.
+
+Usage: python benchmarks/search_quality.py [--quick] [--keep FILE] [--seconds N] [--budget CPU_SECONDS] [--seeds N]
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are for processes
+
+import argparse
+import json
+import math
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from arms import ARMS, DRAWN, FULL, OPTUNA, QUICK, Job, Size, TimeUp, measured
+from crossover import Interval, interval, volume, words
+from optuna_chain import installed
+
+from training import prepare
+from training.slots import cores
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "search_quality.md"
+OURS = "inherited"
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is measured so far.
+
+    Attributes:
+        size: how much was asked for.
+        arms: that were asked for.
+        seeds: how many.
+        records: by arm and seed.
+    """
+
+    size: Size
+    arms: Sequence[str]
+    seeds: int
+    records: Mapping[tuple[str, int], Record]
+
+    def done(self, arm: str) -> list[Record]:
+        """Returns an arm's records, by seed."""
+        return [self.records[arm, seed] for seed in range(self.seeds) if (arm, seed) in self.records]
+
+    def missing(self) -> list[str]:
+        """Returns what was asked for and is not measured, in words."""
+        return [f"{a} (seed {s})" for s in range(self.seeds) for a in self.arms if (a, s) not in self.records]
+
+    def values(self, arm: str, measure: str) -> list[float]:
+        """Returns what an arm has of a measure, by seed."""
+        return [value for record in self.done(arm) if (value := self.value(record, measure)) is not None]
+
+    def value(self, record: Record, measure: str) -> float | None:
+        """Returns a measure of one record; None if it has none, since no network is so small.
+
+        Args:
+            record: of an arm and a seed.
+            measure: `volume`, `parameters` of the pick under the last bound, the name of a cost, or a bound, for the
+                retrained error under it.
+        """
+        if measure == "volume":
+            return volume([(one["error"], one["parameters"]) for one in record["picks"]], self.size.bounds[-1])
+        if measure in ("search", "retraining", "children"):
+            return float(record[measure])
+        name, bound = ("parameters", self.size.bounds[-1]) if measure == "parameters" else ("error", int(measure))
+        return next((float(one[name]) for one in record["picks"] if bound in one["bounds"]), None)
+
+    def difference(self, arm: str, measure: str) -> Interval:
+        """Returns ours minus the arm's, within a seed: the mean and its 95 % interval over seeds."""
+        found = list[float]()
+        for seed in range(self.seeds):
+            records = (self.records.get((one, seed)) for one in (OURS, arm))
+            pair = [value for r in records if r and (value := self.value(r, measure)) is not None]
+            if len(pair) == 2:
+                found.append(pair[0] - pair[1])
+        return interval(found)
+
+
+def collected(size: Size, arms: Sequence[str], seeds: int, file: Path, seconds: float) -> Study:
+    """Measures what is not recorded yet, for so many seconds, as many jobs at a time as there are cores.
+
+    Args:
+        size: how much of everything.
+        arms: that are wanted.
+        seeds: from 0.
+        file: of one line of JSON for each record; what is not complete is kept in a folder beside it.
+        seconds: of wall clock, after which no training is begun.
+    """
+    begun, half = time.monotonic(), file.with_suffix(".unfinished")
+    lines = map(json.loads, file.read_text().splitlines() if file.exists() else ())
+    records: dict[tuple[str, int], Record] = {
+        (line["arm"], line["seed"]): line for line in lines if line["size"] == size.digest
+    }
+    prepared = prepare(size.data, half / "data")
+    wanted = [(arm, seed) for seed in range(seeds) for arm in arms if (arm, seed) not in records]
+    with ThreadPoolExecutor(cores()) as pool:
+        jobs = [
+            Job(arm, seed, size, prepared, half / f"{size.digest}-{seed}-{arm}", begun + seconds)
+            for arm, seed in wanted
+        ]
+        flying = {pool.submit(measured, job): job for job in jobs}
+        for future in as_completed(flying):
+            try:
+                record = {**future.result(), "load": os.getloadavg()[0]}
+            except TimeUp:
+                continue
+            job = flying[future]
+            records[job.arm, job.seed] = record
+            with file.open("a") as out:
+                print(json.dumps(record), file=out)
+            shutil.rmtree(job.directory)
+            print(f"{job.arm}, seed {job.seed}: {time.monotonic() - begun:.0f} s", flush=True)
+    return Study(size, arms, seeds, records)
+
+
+def spread(found: Interval, form: str, unit: float = 1.0) -> str:
+    """Returns a mean with its interval, where there is one."""
+    middle, low, high = (unit * value for value in found)
+    if math.isnan(middle):
+        return "none"
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})" if math.isfinite(low) else f"{middle:{form}}"
+
+
+def costs(study: Study) -> Iterator[str]:
+    """Yields the rows of the first table: what each arm picks without a bound but the limit, and what it cost."""
+    last = str(study.size.bounds[-1])
+    for arm in study.arms:
+        columns = [(last, ".2f", 100.0), ("parameters", ",.0f", 1.0), ("volume", ".2f", 100.0)]
+        columns += [("search", ",.0f", 1.0), ("retraining", ",.0f", 1.0), ("children", ",.0f", 1.0)]
+        cells = [spread(interval(study.values(arm, name)), form, unit) for name, form, unit in columns]
+        yield f"| {arm} | {len(study.done(arm))} | {' | '.join(cells)} |"
+
+
+def bounded(study: Study) -> Iterator[str]:
+    """Yields the rows of the second table: the retrained error under each bound, in per cent."""
+    for arm in study.arms:
+        cells = [spread(interval(study.values(arm, str(bound))), ".2f", 100.0) for bound in study.size.bounds]
+        yield f"| {arm} | {' | '.join(cells)} |"
+
+
+def compared(study: Study) -> Iterator[str]:
+    """Yields the rows of the third table: ours minus each other arm, in points."""
+    for arm in study.arms:
+        if arm != OURS:
+            measures = [*map(str, study.size.bounds), "volume"]
+            yield f"| {arm} | {' | '.join(words(study.difference(arm, name), 100) for name in measures)} |"
+
+
+def sorted_out(study: Study, measure: str, sign: int) -> dict[str, list[str]]:
+    """Returns the other arms by what the interval of the difference says: `worse` or `better` than ours, or neither.
+
+    Args:
+        study: all of it.
+        measure: as of `Study.value`.
+        sign: 1 if less is better, -1 if more is.
+    """
+    found: dict[str, list[str]] = {"worse": [], "better": [], "not told apart": []}
+    for arm in study.arms:
+        if arm != OURS:
+            _, low, high = sorted_ends(study.difference(arm, measure), sign)
+            found["worse" if high < 0 else "better" if low > 0 else "not told apart"].append(arm)
+    return found
+
+
+def sorted_ends(found: Interval, sign: int) -> Interval:
+    """Returns an interval, mirrored at zero if the sign is -1."""
+    middle, low, high = found
+    return found if sign > 0 else (-middle, -high, -low)
+
+
+def verdict(study: Study) -> str:
+    """Returns what the intervals of the differences say, in sentences that the numbers choose."""
+    if max(len(study.done(arm)) for arm in study.arms) < 2:
+        return "One seed tells no difference from chance."
+    told = list[str]()
+    measures = [(f"with at most {bound:,} parameters", str(bound), 1) for bound in study.size.bounds]
+    for where, measure, sign in (*measures, ("in hypervolume", "volume", -1)):
+        found = sorted_out(study, measure, sign)
+        phrases = {"worse": "beats {}", "better": "**loses to {}**", "not told apart": "is not told apart from {}"}
+        said = [
+            phrase.format(", ".join(f"*{arm}*" for arm in found[kind]))
+            for kind, phrase in phrases.items()
+            if found[kind]
+        ]
+        told.append(f"- {where}, inherited evolution {'; '.join(said)}.")
+    won = all(len(sorted_out(study, m, s)["worse"]) == len(study.arms) - 1 for _, m, s in measures)
+    goal = (
+        "The goal, that inherited evolution wins beyond chance against every control under every bound of parameters,"
+    )
+    return "\n".join([f"{goal} is {'reached' if won else '**missed**'}.\n", *told])
+
+
+def page(study: Study) -> str:
+    """Returns docs/search_quality.md."""
+    size, missing = study.size, study.missing()
+    total = sum(record["search"] + record["retraining"] for record in study.records.values())
+    load = statistics.mean(record["load"] for record in study.records.values())
+    bounds = " | ".join(f"at most {bound:,}" for bound in size.bounds)
+    used = ", ".join(f"{name} {number}" for name, number in versions(study).items())
+    rule = "|---" + "|--:" * len(size.bounds)
+    left = f"**Not measured yet** of what was asked for: {', '.join(missing)}.\n\n" if missing else ""
+    absent = "" if OPTUNA in study.arms else "Optuna is not installed here, so its arm is left out.\n\n"
+    return f"""# What the search finds, against its controls
+
+Generated by `python benchmarks/search_quality.py`: {size.data.name}, {len(study.records)} of
+{study.seeds * len(study.arms)} searches, {size.budget:,.0f} processor seconds of children each, networks of at most
+{size.limits.parameters:,} parameters and {size.limits.macs:,} MACs. {platform.processor() or platform.machine()},
+{os.cpu_count()} cores, mean load {load:.1f}, {used}; {total:,.0f} processor seconds in all.
+
+{left}{absent}## The arms
+
+- *inherited*: NSGA-II with the product's settings; a child begins with its parents' weights.
+- *from scratch*: the same, but each child begins with fresh weights; no-op controls are left out.
+- *random*: random search with the product's settings.
+- *largest*: of {DRAWN} random members the one with the most parameters; nothing is trained before the retraining.
+- *no search*: the first starter, trained in one schedule that costs the whole budget. It is not retrained, so that its
+  training is far longer than the retraining of the others: it shows what the budget buys where nobody searches.
+- *{OPTUNA}*: on the chains of the space (width, stages, blocks of each, kernel, stride, separable), as large a
+  population as ours; a draw over the limits costs nothing. It has no edits, so its space is smaller.
+
+A child is shown {size.examples:,} examples. What has the least validation error is trained from scratch with
+{size.retrained:,} examples by the recipe of the children, in every arm alike ({size.trainings} x, of which the mean
+counts), and judged on the second validation part, which no search sees; the test part is not read. Budgets count what
+children cost to inherit, train and judge, not what it costs to propose them, in no arm. Mean and 95 % interval
+(Student's t) over seeds; with few seeds the intervals are wide, and they are not corrected for the number of
+comparisons.
+
+| arm | seeds | error, % | parameters | hypervolume, % | search, CPU s | retraining, CPU s | children |
+|---|--:|--:|--:|--:|--:|--:|--:|
+{chr(10).join(costs(study))}
+
+Hypervolume is what the retrained picks dominate in error and parameters, as a share of error 0 to 1 and parameters 0 to
+{size.bounds[-1]:,}.
+
+## At equal parameters
+
+Retrained error in per cent, of the pick with at most so many parameters.
+
+| arm | {bounds} |
+{rule}|
+{chr(10).join(bounded(study))}
+
+Inherited minus the other arm, within a seed, in points: below zero speaks for inheritance in error, above zero in
+hypervolume.
+
+| arm | {bounds} | hypervolume |
+{rule}|--:|
+{chr(10).join(compared(study))}
+
+{verdict(study)}
+"""
+
+
+def versions(study: Study) -> dict[str, str]:
+    """Returns the versions of what counts."""
+    names = ("torch", "deap", "optuna") if OPTUNA in study.arms else ("torch", "deap")
+    return {name: version(name) for name in names}
+
+
+def known(numbers: Sequence[float]) -> list[float | None]:
+    """Returns numbers as JSON has them."""
+    return [number if math.isfinite(number) else None for number in numbers]
+
+
+def result(study: Study) -> dict[str, Any]:
+    """Returns what the last line tells."""
+    measures = [*map(str, study.size.bounds), "volume", "parameters", "search", "retraining", "children"]
+    arms = {arm: {name: known(interval(study.values(arm, name))) for name in measures} for arm in study.arms}
+    pairs = [*map(str, study.size.bounds), "volume"]
+    others = [arm for arm in study.arms if arm != OURS]
+    differences = {arm: {name: known(study.difference(arm, name)) for name in pairs} for arm in others}
+    told = {"complete": not study.missing(), "arms": arms, "inherited_minus": differences, "seeds": study.seeds}
+    machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()}
+    return {**told, "budget": study.size.budget, "records": list(study.records.values()), **machine, **versions(study)}
+
+
+def main() -> None:
+    """Measures, writes the page (unless quick), prints it, and the result as JSON in the last line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="seconds of budget on digits, one seed; writes no page")
+    parser.add_argument("--keep", type=Path, help="a file of finished searches, to go on from later")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of wall clock; then no training is begun")
+    parser.add_argument("--budget", type=float, help=f"processor seconds of a search; {FULL.budget:g} if not given")
+    parser.add_argument("--seeds", type=int, help="how many searches of each arm; 3 if not given")
+    given = parser.parse_args()
+    for name in ("seconds", "budget", "seeds"):
+        if (asked := getattr(given, name)) is not None and not asked > 0:
+            parser.error(f"--{name} must be above 0, got {asked:g}")
+    size, seeds = (QUICK, given.seeds or 1) if given.quick else (FULL, given.seeds or 3)
+    size = replace(size, budget=given.budget or size.budget)
+    arms = [arm for arm in ARMS if arm != OPTUNA or installed()]
+    with tempfile.TemporaryDirectory() as scratch:
+        study = collected(size, arms, seeds, given.keep or Path(scratch) / "records.jsonl", given.seconds)
+    if not study.records:
+        print("RESULT", json.dumps({"complete": False}))
+        return
+    text = page(study)
+    print(text)
+    if not given.quick:
+        PAGE.write_text(text)
+    print("RESULT", json.dumps(result(study)))
+
+
+if __name__ == "__main__":
+    main()
