@@ -33,11 +33,12 @@ import yaml
 from scipy import stats  # type: ignore[import-untyped]
 from trainings import isolated
 
-from flows.config import PRESETS, cores
+from flows.config import PRESETS
 from genomes import cost
 from genomes.spaces.residual import ResidualSpace
 from search import Candidate, Fidelity, WeightStore
 from training import DataSpec, Prepared, Recipe, Trainer, prepare
+from training.slots import cores
 from training.worker import preload, run_isolated
 
 SPACE = ResidualSpace((1, 28, 28), 10)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +120,15 @@ def split_of(file: str) -> Split:
 
 def plain(genome: Genome, weights: Mapping[str, Tensor], normal: Normal) -> nn.Module:
     """Returns the network as plain PyTorch, such as one writes by hand: what `morphogen export` gives away."""
-    written, space = source(genome, *normal, "none"), dict[str, Any](__name__="plain", __file__="plain.py")
-    exec(compile(written.text, "plain.py", "exec"), space)
-    network: nn.Module = space["Network"]()
+    written = source(genome, *normal, "none")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "plain.py"
+        file.write_text(written.text)
+        specification = spec_from_file_location("plain", file)
+        assert specification
+        assert specification.loader
+        specification.loader.exec_module(module := module_from_spec(specification))
+    network: nn.Module = module.Network()
     network.load_state_dict({written.keys[name]: tensor for name, tensor in weights.items()}, strict=False)
     return network
 
