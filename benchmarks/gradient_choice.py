@@ -152,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="two small pairs of searches; writes no page")
     quick = parser.parse_args().quick
-    size = Size(2, 14, 1_000) if quick else Size(12, 80, 4_000)
+    size = Size(2, 14, 1_000) if quick else Size(6, 80, 4_000)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in ARMS}
     begun, load = time.perf_counter(), list[float]()
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(len(ARMS)) as pool:
