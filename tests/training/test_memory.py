@@ -24,7 +24,7 @@ from training.worker import Outcome
 
 LIGHT = Fidelity(64)
 SPACE = ResidualSpace(SHAPE, 4)
-SMALL, MIDDLE, LARGE, HUGE = (SPACE.member(width, [1]) for width in (4, 8, 16, 1024))  # the last has 76 MB of weights
+SMALL, MIDDLE, LARGE, HUGE = (SPACE.member(width, [1]) for width in (4, 8, 16, 2048))  # the last has 300 MB of weights
 HALVES = (Slot("cpu:0", share=0.5), Slot("cpu:1", share=0.5))
 
 
