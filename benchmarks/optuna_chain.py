@@ -17,7 +17,7 @@ from typing import Any
 from evo import NSGA2Settings
 from genomes import Genome, InvalidGenome, check
 from genomes.spaces.residual import ResidualSpace
-from search import Candidate, Evaluation, Fidelity
+from search import Candidate, Evaluation, Fidelity, proposals
 
 TRIES = 100  # draws in a row that are over the limits, as in `ResidualSpace.sample`
 
@@ -54,10 +54,7 @@ class OptunaChain:
 
     def ask(self, n: int) -> list[Candidate]:
         """Returns `n` candidates without parents; fewer if a hundred draws in a row are over the limits."""
-        found: list[Candidate] = []
-        while len(found) < n and (candidate := self._one()):
-            found.append(candidate)
-        return found
+        return proposals(self._one, n)
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Tells Optuna the error and the parameters, or that the trial failed."""

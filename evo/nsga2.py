@@ -15,11 +15,11 @@ from deap import tools
 
 from evo.individual import Individual
 from evo.judgement import Judging
-from evo.population import Population, proposals
+from evo.population import Population
 from evo.randomness import seeded
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
-from search import Candidate, Evaluation, Fidelity
+from search import Candidate, Evaluation, Fidelity, proposals
 
 
 @dataclass(frozen=True)

@@ -155,11 +155,3 @@ class Population:
 def _age(parent: Individual) -> float:
     """Returns the training examples seen in the whole lineage, which a child continues from."""
     return parent.evaluation.cost.get("lineage_examples", 0.0)
-
-
-def proposals(one: Callable[[], Candidate | None], n: int) -> list[Candidate]:
-    """Returns at most `n` candidates, until `one` has nothing to propose."""
-    found: list[Candidate] = []
-    while len(found) < n and (candidate := one()):
-        found.append(candidate)
-    return found

@@ -23,6 +23,7 @@ from search.protocol import (
     Fidelity,
     Status,
     Strategy,
+    proposals,
 )
 from search.retrainings import Reading, Retraining, Retrainings
 from search.view import Event, Spent
@@ -59,5 +60,6 @@ __all__ = [
     "UnreadableLedger",
     "WeightStore",
     "drive",
+    "proposals",
     "twin_key",
 ]

@@ -17,15 +17,15 @@ from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
 
 from search import records
-from search.errors import ConfigMismatch, DiskFull, NewerSchema, SearchLocked, SearchMissing, UnreadableLedger
+from search.errors import ConfigMismatch, NewerSchema, SearchLocked, SearchMissing, UnreadableLedger
 from search.files import PARTIAL, room, write
 from search.lock import locked
 from search.protocol import Candidate, Evaluation
+from search.transactions import transaction
 from search.view import View
 
 SCHEMA = 3
 FILE = "ledger.sqlite"
-NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})  # a quota and a size limit look like an I/O error
 
 
 class Ledger(View):
@@ -227,20 +227,9 @@ class Ledger(View):
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._fence()
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in NO_ROOM:
-                raise DiskFull(f"the ledger could not be written ({error}): make room, then resume") from None
-            raise
+        with transaction(self._db, "the ledger", "resume") as db:
+            self._fence()
+            yield db
 
     def _fence(self) -> None:
         """Refuses to write what another process has taken over, as after a removal of the lock file."""

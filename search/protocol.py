@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -125,6 +125,14 @@ class Strategy(Protocol):
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Takes note of what became of a candidate; in any order, failures too."""
         ...
+
+
+def proposals(one: Callable[[], Candidate | None], n: int) -> list[Candidate]:
+    """Returns at most `n` candidates, until `one` has nothing to propose: what `ask` is for most strategies."""
+    found: list[Candidate] = []
+    while len(found) < n and (candidate := one()):
+        found.append(candidate)
+    return found
 
 
 class Evaluator(Protocol):

@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from search import records
-from search.errors import DiskFull, NewerSchema, UnreadableLedger
+from search.errors import NewerSchema, UnreadableLedger
 from search.files import room
-from search.ledger import NO_ROOM
 from search.lock import locked
 from search.protocol import INFRASTRUCTURAL, Evaluation
+from search.transactions import transaction
 
 FILE = "retrainings.sqlite"
 SCHEMA = 1
@@ -154,14 +153,14 @@ class Retrainings:
             DiskFull: there is no room.
         """
         row = (one.key, one.number, one.seed, records.dump(one.setting), records.evaluation_json(one.evaluation))
-        with self._transaction() as db:
+        with transaction(self._db, FILE, "go on") as db:
             db.execute("INSERT OR REPLACE INTO retraining VALUES (?, ?, ?, ?, ?)", row)
 
     def choose(self, key: str) -> None:
         """Records which training's network is the result, if it is not the last choice."""
         last = self.chosen()
         if last is None or last.key != key:
-            with self._transaction() as db:
+            with transaction(self._db, FILE, "go on") as db:
                 db.execute("INSERT INTO choice (key) VALUES (?)", (key,))
 
     def chosen(self) -> Retraining | None:
@@ -171,12 +170,12 @@ class Retrainings:
 
     def reading_begins(self, weights: str) -> None:
         """Records that the test part is about to be read for these weights."""
-        with self._transaction() as db:
+        with transaction(self._db, FILE, "go on") as db:
             db.execute("INSERT INTO reading (weights, started) VALUES (?, ?)", (weights, time.time()))
 
     def reading_ended(self, weights: str, error: float) -> None:
         """Records what the reading that began last for these weights showed."""
-        with self._transaction() as db:
+        with transaction(self._db, FILE, "go on") as db:
             last = "SELECT max(seq) FROM reading WHERE weights = ?"
             if not db.execute(f"UPDATE reading SET error = ? WHERE seq = ({last})", (error, weights)).rowcount:
                 row = (weights, time.time(), error)
@@ -189,19 +188,3 @@ class Retrainings:
     def test_errors(self) -> dict[str, float]:
         """Returns the test error of each network that it was read for, by the digest of its weights."""
         return {reading.weights: reading.error for reading in self.readings() if reading.error is not None}
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in NO_ROOM:
-                raise DiskFull(f"{FILE} could not be written ({error}): make room, then go on") from None
-            raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search import Candidate, Evaluation, Fidelity, Strategy
+from search import Candidate, Evaluation, Fidelity, Strategy, proposals
 from strategies.ladder import Ladder, LadderSettings
 
 
@@ -31,10 +31,7 @@ class ASHA:
 
     def ask(self, n: int) -> list[Candidate]:
         """Returns `n` candidates: promotions from the highest rung down, then new ones; fewer if there are none."""
-        found: list[Candidate] = []
-        while len(found) < n and (candidate := self._one()):
-            found.append(candidate)
-        return found
+        return proposals(self._one, n)
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Takes note of a result, and tells the wrapped strategy of all on this rung that are not promoted now."""

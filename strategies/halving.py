@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from search import Candidate, Evaluation, Fidelity, Strategy
+from search import Candidate, Evaluation, Fidelity, Strategy, proposals
 from strategies.ladder import Ladder, LadderSettings
 
 
@@ -55,10 +55,7 @@ class SuccessiveHalving:
 
     def ask(self, n: int) -> list[Candidate]:
         """Returns at most `n` candidates: promotions of the oldest bracket first, then new ones."""
-        found: list[Candidate] = []
-        while len(found) < n and (candidate := self._one()):
-            found.append(candidate)
-        return found
+        return proposals(self._one, n)
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Takes note of a result; the last one of a rung decides who climbs."""

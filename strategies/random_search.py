@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 
 from genomes import Genome, InvalidGenome, Limits, check, equivalent, fingerprint
 from morphism import CATALOGUE, Inapplicable, Morphism
-from search import Candidate, Evaluation, Fidelity
+from search import Candidate, Evaluation, Fidelity, proposals
 
 TRIES = 40
 
@@ -67,10 +67,7 @@ class RandomSearch:
         Raises:
             InvalidGenome: the space has no member within the limits.
         """
-        found: list[Candidate] = []
-        while len(found) < n and (candidate := self._one()):
-            found.append(candidate)
-        return found
+        return proposals(self._one, n)
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Takes no note: the next draw does not depend on it."""

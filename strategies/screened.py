@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from genomes import Genome
-from search import Candidate, Evaluation, Strategy
+from search import Candidate, Evaluation, Strategy, proposals
 
 Score = Callable[[Genome], float]  # more is better; a function of the genome alone, or a replay would diverge
 
@@ -57,10 +57,7 @@ class Screened:
 
     def ask(self, n: int) -> Sequence[Candidate]:
         """Returns at most `n` candidates, each the best of its draws."""
-        found: list[Candidate] = []
-        while len(found) < n and (candidate := self._one()):
-            found.append(candidate)
-        return found
+        return proposals(self._one, n)
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Hands a result on under the number that the wrapped strategy knows."""

@@ -53,8 +53,9 @@ def images(device: str) -> Tensor:
 
 
 def test_training_keeps_all_its_tensors_on_the_device_of_the_images(fake_cuda: None) -> None:
-    labels = torch.empty(20, dtype=torch.int64, device="cuda")
-    train(Scaled("cuda"), images("cuda"), labels, RECIPE, Fidelity(64), torch.Generator(), (0.3, 0.4))
+    labels, network = torch.empty(20, dtype=torch.int64, device="cuda"), Scaled("cuda")
+    train(network, images("cuda"), labels, RECIPE, Fidelity(64), torch.Generator(), (0.3, 0.4))
+    assert {tensor.device.type for tensor in network.state_dict().values()} == {"cuda"}
 
 
 def test_all_random_numbers_are_drawn_on_the_device_of_the_images(fake_cuda: None) -> None:
