@@ -1,101 +1,79 @@
 """What the choice by gradient brings: searches with it and with the uniform choice, seed by seed side by side.
 
-Both train one child at a time and measure the gradients, so that each is a function of its seed and all else is equal.
-In the uniform search nothing depends on the gradients: there it is seen whether they foretell by how much a child beats
-its parent's no-op control. Writes docs/gradient_choice.md.
+Both measure the gradients, so that all else is equal. In the uniform search nothing depends on them: there it is seen
+whether they foretell by how much a child beats its parent's no-op control. Writes docs/gradient_choice.md.
 
 Usage: python benchmarks/gradient_choice.py [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import random
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy
-from crossover import PARAMETERS, Interval, Size, differences, interval, run, volume, words
+from ablation import Interval, Outcome, Pairs, Size, against_control, asked, best, compared, interval, run, tell, words
 from scipy import stats  # type: ignore[import-untyped]
 
 from evo import VariationSettings
 from genomes.spaces.residual import ResidualSpace
 from morphism import ZERO_INITIALISED, place
 from morphism.realise import initial
-from search import Candidate, Evaluation
-from training import DataSpec, Prepared, load, prepare
+from training import Prepared, load
 from training.sensitivity import sensitivities
 
-ARMS = ("uniform", "gradient")
+Choice = Literal["uniform", "gradient"]
+ARMS: tuple[Choice, Choice] = ("uniform", "gradient")
 PAGE = Path(__file__).parents[1] / "docs" / "gradient_choice.md"
+LEAST = 20  # pairs, of which a rank correlation says something
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one search came to.
+class Foretold(Outcome):
+    """What one search came to, and its children of one zero-initialised edit.
 
     Attributes:
-        error: the best on validation.
-        volume: that is dominated in error and parameters, as a share of all.
-        gains: by how much a child of one zero-initialised edit is below its parent's no-op control, in error.
-        pairs: the gradient of such a child's edit, and the gain.
+        pairs: for each, the gradient of the edit, and by how much it beats its parent's no-op control in error.
     """
 
-    error: float
-    volume: float
-    gains: list[float]
     pairs: list[tuple[float, float]]
 
-
-def searched(prepared: Prepared, choice: str, seed: int, size: Size) -> Outcome:
-    """Runs one search."""
-    variation = VariationSettings(choice="gradient" if choice == "gradient" else "uniform")
-    candidates, judged = run(prepared, variation, seed, size, gradients=True)
-    pairs = list(foretold(candidates, judged))
-    return Outcome(
-        min(e.objectives["error"] for e in judged.values()),
-        volume([(e.objectives["error"], e.objectives["parameters"]) for e in judged.values()], PARAMETERS),
-        [gain for _, gain in pairs],
-        pairs,
-    )
+    @property
+    def gains(self) -> list[float]:
+        """By how much they beat the control."""
+        return [gain for _, gain in self.pairs]
 
 
-def foretold(candidates: Mapping[int, Candidate], judged: Mapping[int, Evaluation]) -> Iterator[tuple[float, float]]:
-    """Yields gradient and gain of the children of one zero-initialised edit, where both are known."""
-    controls = {c.parents[0]: judged[n].objectives["error"] for n, c in candidates.items() if c.control and n in judged}
-    for number, child in candidates.items():
-        if number in judged and len(child.edits) == 1 and child.edits[0].rule in ZERO_INITIALISED:
-            key = place(child.edits[0].rule, child.edits[0].site)
-            (parent,) = child.parents or (-1,)
-            if parent in controls and key in judged[parent].gradients:
-                yield judged[parent].gradients[key], controls[parent] - judged[number].objectives["error"]
+def searched(prepared: Prepared, seed: int, size: Size, choice: Choice) -> Foretold:
+    """Runs one search and judges it."""
+    candidates, judged = run(prepared, VariationSettings(choice=choice), seed, size, gradients=True)
+    pairs = []
+    for child, gain in against_control(candidates, judged):
+        key = place(child.edits[0].rule, child.edits[0].site)
+        known = judged[child.parents[0]].gradients
+        if len(child.edits) == 1 and child.edits[0].rule in ZERO_INITIALISED and key in known:
+            pairs.append((known[key], gain))
+    return Foretold(*best(judged), pairs)
 
 
-def correlation(outcomes: Sequence[Outcome], draws: int = 2_000) -> Interval | None:
-    """Returns Spearman's rank correlation of gradient and gain, and its 95 % interval by resampling seeds.
+def correlation(outcomes: Sequence[Foretold], draws: int = 2_000) -> Interval | None:
+    """Returns Spearman's rank correlation of gradient and gain, and its 95 % interval by resampling the pairs.
 
-    None if a seed has too few pairs.
+    None if there are too few pairs.
     """
-    if any(len(outcome.pairs) < 3 for outcome in outcomes):
+    pairs = [pair for outcome in outcomes for pair in outcome.pairs]
+    if len(pairs) < LEAST:
         return None
-
-    def of(some: Sequence[Outcome]) -> float:
-        pairs = [pair for outcome in some for pair in outcome.pairs]
-        return float(stats.spearmanr(pairs).statistic)
-
     rng = random.Random(0)
-    found = [of([rng.choice(outcomes) for _ in outcomes]) for _ in range(draws)]
+    found = [float(stats.spearmanr(rng.choices(pairs, k=len(pairs))).statistic) for _ in range(draws)]
     low, high = numpy.percentile(found, [2.5, 97.5])
-    return of(outcomes), float(low), float(high)
+    return float(stats.spearmanr(pairs).statistic), float(low), float(high)
 
 
 def seconds_each(prepared: Prepared, repetitions: int = 5) -> tuple[float, int]:
@@ -109,73 +87,35 @@ def seconds_each(prepared: Prepared, repetitions: int = 5) -> tuple[float, int]:
     return statistics.median(spent), len(found)
 
 
-def page(outcomes: Mapping[str, Sequence[Outcome]], size: Size, where: str, cost: tuple[float, int]) -> Iterator[str]:
+def page(pairs: Pairs[Foretold], size: Size, cost: tuple[float, int]) -> Iterator[str]:
     """Yields the lines of docs/gradient_choice.md."""
-    uniform, informed = outcomes["uniform"], outcomes["gradient"]
     yield "# What the choice by gradient brings\n"
     yield (
         f"Generated by `python benchmarks/gradient_choice.py`: NSGA-II on digits, {size.seeds} seeds, "
-        f"{size.candidates} candidates of {size.examples:,} examples a search, {where}. "
+        f"{size.candidates} candidates of {size.examples:,} examples a search, {pairs.where}. "
         "With `strategy.variation.choice: gradient`, a zero-initialised edit is the one of four whose new parameters "
         "have the largest gradient, divided by the root of their number, in the trained parent. Means; differences "
         "with the 95 % interval (Student's t) over seeds.\n"
     )
-    yield "| | uniform | gradient | difference |\n|---|---|---|---|"
-    for name, attribute in (("best validation error, %", "error"), ("hypervolume, %", "volume")):
-        means = [f"{100 * statistics.mean(getattr(o, attribute) for o in arm):.2f}" for arm in (uniform, informed)]
-        yield f"| {name} | {' | '.join(means)} | {words(differences(uniform, informed, attribute), 100)} |"
-    every = [[gain for outcome in arm for gain in outcome.gains] for arm in (uniform, informed)]
+    yield from pairs.table()
+    every = [[gain for outcome in arm for gain in outcome.gains] for arm in (pairs.plain, pairs.changed)]
     shown = [f"{words(interval(gains), 100)} (n = {len(gains)})" for gains in every]
     yield f"| gain of such children over the no-op control, points | {' | '.join(shown)} | |"
-    rho, count = correlation(uniform), sum(len(outcome.pairs) for outcome in uniform)
+    rho = correlation(pairs.plain)
+    found = words(rho, 1) if rho else "not known: too few"
     yield (
-        "\nIn the uniform searches the rank correlation of gradient and gain is "
-        f"{words(rho, 1) if rho else 'not known: too few'} (by resampling seeds, n = {count}). Measuring the "
-        f"{cost[1]} edits of a starter takes {cost[0]:.2f} processor seconds.\n"
+        f"\nIn the uniform searches the rank correlation of gradient and gain is {found} (95 %, resampling the pairs, "
+        f"n = {len(every[0])}). Measuring the {cost[1]} edits of a starter takes {cost[0]:.2f} processor seconds.\n"
     )
-    yield conclusion(differences(uniform, informed, "error"), differences(uniform, informed, "volume"))
-
-
-def conclusion(error: Interval, covered: Interval) -> str:
-    """Returns what the intervals of the differences (gradient minus uniform) say, in one sentence."""
-    better, worse = error[2] < 0 or covered[1] > 0, error[1] > 0 or covered[2] < 0
-    if better == worse:
-        return (
-            "No difference is beyond chance, so nothing speaks for the choice by gradient here, and `uniform` is the "
-            "default; an effect within the intervals is not excluded."
-        )
-    return f"The choice by gradient {'helps' if better else 'harms'} here: a difference's interval leaves out zero."
+    yield pairs.conclusion("the choice by gradient", "`uniform` is the default")
 
 
 def main() -> None:
     """Measures, writes the page (unless quick), and prints it and the result as JSON in the last line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="two small pairs of searches; writes no page")
-    quick = parser.parse_args().quick
-    size = Size(2, 14, 1_000) if quick else Size(6, 80, 4_000)
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in ARMS}
-    begun, load = time.perf_counter(), list[float]()
-    with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(len(ARMS)) as pool:
-        prepared = prepare(DataSpec("digits", validation=0.25), Path(cache))
-        for seed in range(size.seeds):
-            runs = {name: pool.submit(searched, prepared, name, seed, size) for name in ARMS}
-            for name, future in runs.items():
-                outcomes[name].append(future.result())
-            load.append(os.getloadavg()[0])
-            print(f"{seed + 1}/{size.seeds} seeds in {time.perf_counter() - begun:.0f} s", flush=True)
+    with asked(Size(6, 80, 4_000)) as (prepared, size, whole):
+        pairs = compared({choice: partial(searched, choice=choice) for choice in ARMS}, size, prepared)
         cost = seconds_each(prepared)
-    where = f"{os.cpu_count()} cores, mean load {statistics.mean(load):.1f}, {time.perf_counter() - begun:.0f} s in all"
-    text = "\n".join(page(outcomes, size, where, cost)) + "\n"
-    print(text)
-    if not quick:
-        PAGE.write_text(text)
-    every = {name: [vars(outcome) for outcome in arm] for name, arm in outcomes.items()}
-    machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": load}
-    versions = {name: version(name) for name in ("torch", "deap")}
-    pair = outcomes["uniform"], outcomes["gradient"]
-    found = {name: differences(*pair, name) for name in ("error", "volume")}
-    found = {"difference": found, "correlation": correlation(outcomes["uniform"]), "outcomes": every}
-    print("RESULT", json.dumps({**found, **vars(size), **machine, **versions}))
+    tell(pairs, page(pairs, size, cost), size, PAGE if whole else None, correlation=correlation(pairs.plain))
 
 
 if __name__ == "__main__":

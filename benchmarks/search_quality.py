@@ -33,8 +33,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ablation import Interval, interval, volume, words
 from arms import ARMS, DRAWN, FULL, OPTUNA, QUICK, Job, Size, TimeUp, measured
-from crossover import Interval, interval, volume, words
 from optuna_chain import installed
 
 from training import prepare
