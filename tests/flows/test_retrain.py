@@ -257,6 +257,7 @@ def test_if_all_fail_the_table_says_why_and_nothing_is_tested(
 def test_without_its_mlflow_server_all_is_trained_and_sync_shows_it_later(
     home: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(home)  # MLflow puts the artifacts of a store that is named by hand into the working directory
     store = Home(home).tracking_uri
     dead = SETTINGS.model_copy(update={"tracking": "http://127.0.0.1:9"})
     Ledger.create(home / "tiny", dead.model_dump(mode="json"), FREE).close()
