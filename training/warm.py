@@ -17,7 +17,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from training.worker import CONTEXT, Outcome, answer, ended, isolate, kill, landed, start, timed_out
+from training.worker import CONTEXT, Outcome, answer, ended, exit_code, isolate, kill, landed, start, timed_out
 
 
 class WarmWorker:
@@ -70,8 +70,7 @@ class WarmWorker:
             requests.recv_bytes()
         except (EOFError, OSError):  # it died; what it wrote before does not count
             result.unlink(missing_ok=True)
-            process.join()
-            return ended(process.exitcode or 0, result, time.monotonic() - begun)
+            return ended(exit_code(process), result, time.monotonic() - begun)
         return landed(result) or Outcome("lost", time.monotonic() - begun, "ended without a result")
 
     def _ready(self) -> tuple[ForkServerProcess, Connection]:

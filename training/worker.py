@@ -38,7 +38,9 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
 }
-STARTING = threading.Lock()
+# Of multiprocessing's list of children: a start looks who of them ended, and two who read the same exit code at a time
+# make it 255, the code of a lost server.
+CHILDREN = threading.Lock()
 NO_ROOM = 75  # an exit code: EX_TEMPFAIL of sysexits.h
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -62,7 +64,7 @@ class Outcome:
 
 def preload() -> None:
     """Starts the server that children are forked from, and returns while it imports torch; once is enough."""
-    with STARTING:
+    with CHILDREN:
         CONTEXT.set_forkserver_preload(PRELOAD)
         before = {name: os.environ.get(name) for name in ENVIRONMENT}
         os.environ.update(ENVIRONMENT)
@@ -89,8 +91,7 @@ def run_isolated(function: Callable[..., Mapping[str, Any]], *arguments: Any, re
     try:
         if not wait([process.sentinel], timeout):
             return timed_out(time.monotonic() - begun, timeout)
-        process.join()
-        return ended(process.exitcode or 0, result, time.monotonic() - begun)
+        return ended(exit_code(process), result, time.monotonic() - begun)
     finally:
         kill(process)
 
@@ -171,7 +172,7 @@ def _follow(parent: int) -> None:
 def start(process: ForkServerProcess) -> None:
     """Starts a process without letting it import `__main__`, which is a command line or a Prefect engine."""
     main = sys.modules["__main__"]
-    with STARTING:
+    with CHILDREN:
         spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
         main.__spec__ = main.__file__ = None
         try:
@@ -180,14 +181,21 @@ def start(process: ForkServerProcess) -> None:
             main.__spec__, main.__file__ = spec, file
 
 
-def ended(exit_code: int, result: Path, seconds: float) -> Outcome:
+def exit_code(process: ForkServerProcess) -> int:
+    """Returns the exit code of a process that has ended or is about to."""
+    with CHILDREN:
+        process.join()
+        return process.exitcode or 0
+
+
+def ended(code: int, result: Path, seconds: float) -> Outcome:
     """Returns the outcome of a process that ended, by its exit code and by what it wrote."""
-    if exit_code == NO_ROOM:
+    if code == NO_ROOM:
         return Outcome("io_error", seconds, "disk full: there was no room for the result")
-    if exit_code < 0:
-        return Outcome("killed", seconds, f"died of {signal.Signals(-exit_code).name}")
-    if exit_code > 0:
-        return Outcome("lost", seconds, f"ended with exit code {exit_code}")
+    if code < 0:
+        return Outcome("killed", seconds, f"died of {signal.Signals(-code).name}")
+    if code > 0:
+        return Outcome("lost", seconds, f"ended with exit code {code}")
     return landed(result) or Outcome("lost", seconds, "ended without a result")
 
 
@@ -198,5 +206,6 @@ def kill(process: ForkServerProcess) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         process.kill()  # it has no group of its own yet, or is gone
-    process.join()
-    process.close()
+    with CHILDREN:
+        process.join()
+        process.close()

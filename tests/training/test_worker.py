@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -200,6 +202,15 @@ def test_several_children_run_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert {number: outcome.value["doubled"] for number, outcome in outcomes.items()} == {n: 2 * n for n in range(8)}
+
+
+def test_no_exit_code_is_lost_to_the_start_of_another_child(tmp_path: Path) -> None:
+    def outcomes(thread: int) -> list[Outcome]:
+        return [run_isolated(jobs.value, n, result=tmp_path / f"{thread}-{n}", timeout=PATIENCE) for n in range(25)]
+
+    with ThreadPoolExecutor(8) as pool:
+        ended = [outcome for some in pool.map(outcomes, range(8)) for outcome in some]
+    assert Counter((outcome.status, outcome.reason) for outcome in ended) == {("ok", ""): 200}
 
 
 def test_nothing_is_left_of_a_search_that_is_killed(tmp_path: Path) -> None:
