@@ -1,4 +1,4 @@
-"""The command line: search, resume, show, lineage, verify, retrain, export, sync."""
+"""The command line: search, resume, show, lineage, verify, retrain, export, sync, setup-automations."""
 
 from __future__ import annotations
 
@@ -203,6 +203,26 @@ def sync(name: str, home: HomeOption = HOME) -> None:
     typer.echo("MLflow holds what the ledger holds")
 
 
+@app.command("setup-automations")
+def setup_automations(
+    notify: Annotated[
+        str | None, typer.Option(help="Notification block of the Prefect server, as type/name: slack-webhook/team.")
+    ] = None,
+    hours: Annotated[float, typer.Option(help="A run that has not ended after so many hours is stuck.", min=0.01)] = 14,
+) -> None:
+    """Have the Prefect server mark silent runs as crashed, and tell of failed and stuck ones."""
+    from prefect.settings import get_current_settings
+
+    from flows.automations import set_up
+
+    if not get_current_settings().api.url:
+        raise BadInput("PREFECT_API_URL must name a Prefect server: the embedded one ends with each command")
+    for name in set_up(notify, hours):
+        typer.echo(f"There is now an automation: {name}")
+    if notify is None:
+        typer.echo("Nobody is told of failures yet: name a notification block with --notify TYPE/NAME")
+
+
 def _run(config: SearchConfig, home: Path) -> None:
     """Runs the flow and ends with where the result is and what to do with it."""
     _quiet_prefect()
@@ -225,7 +245,7 @@ def _run(config: SearchConfig, home: Path) -> None:
     typer.echo(f"Lineage:  {_command('lineage', config.name, home)}")
     typer.echo(f"Export:   {_command('export', config.name, home)} --to exported")
     typer.echo(f"Resume:   {_command('resume', config.name, home)}{longer}")
-    if not config.tracking:
+    if not (config.tracking or os.environ.get("MLFLOW_TRACKING_URI")):
         program = str(Path(sys.argv[0]).parent / "mlflow")
         command = shlex.join([program, "ui", "--backend-store-uri", place.tracking_uri])
         typer.echo(f"MLflow:   {command}, then open")

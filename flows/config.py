@@ -24,7 +24,14 @@ MAX_SLOTS = 256
 PRESETS = Path(__file__).parent / "presets"
 OBJECTIVES = ("error", "parameters", "macs", "activation_bytes", *LATENCY)
 LONGER = 8  # a finalist's training than a child's, in examples
+WORDS = r"(?:(cpu):)?(\d{1,4})|(cuda):(\d{1,4})(?:@(\d{1,3}(?:,\d{1,3})*))?"  # of slots
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+# Parameters of flows, as the schema of a deployment has them: refused before a run is made.
+SearchName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+SlotWords = Annotated[str, Field(pattern=f"^(?:{WORDS})$")]
+Seed = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class CudaSlots(BaseModel):
@@ -80,7 +87,7 @@ class Slots(BaseModel):
         Raises:
             BadInput: it is none of these.
         """
-        found = re.fullmatch(r"(?:(cpu):)?(\d{1,4})|(cuda):(\d{1,4})(?:@(\d{1,3}(?:,\d{1,3})*))?", text)
+        found = re.fullmatch(WORDS, text)
         if not found:
             raise BadInput(f"slots must be N, cpu:N, cuda:N (on each device) or cuda:N@0,1 (on these), got {text!r}")
         _, count, cuda, per_device, devices = found.groups()
@@ -152,8 +159,8 @@ class SearchConfig(BaseModel):
     """Everything that determines a search; the same configuration and seed propose the same candidates."""
 
     model_config = STRICT
-    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$", description="of its directory and MLflow experiment")]
-    seed: Annotated[int, Field(ge=0, description="of every random choice")] = 0
+    name: Annotated[SearchName, Field(description="of its directory and MLflow experiment")]
+    seed: Annotated[Seed, Field(description="of every random choice")] = 0
     data: DataSpec = DataSpec()
     space: ResidualLimits = ResidualLimits()
     founders: Annotated[
@@ -173,9 +180,10 @@ class SearchConfig(BaseModel):
     budget: Budget = Budget(seconds=150)
     slots: Slots = Field(default_factory=Slots)
     timeout: Annotated[float, Field(gt=0, description="seconds after which one child is killed")] = 600
-    tracking: Annotated[str | None, Field(description="MLflow server, such as http://127.0.0.1:5000; none: a file")] = (
-        None
-    )
+    tracking: Annotated[
+        str | None,
+        Field(description="MLflow server, like http://127.0.0.1:5000; none: MLFLOW_TRACKING_URI's, or a file"),
+    ] = None
 
     @model_validator(mode="after")
     def _meant(self) -> Self:
@@ -196,6 +204,30 @@ class SearchConfig(BaseModel):
         if self.strategy.ladder:
             self.strategy.ladder.fidelities(self.fidelity)  # refuses a rung that is not below the full schedule
         return self
+
+    def changed(
+        self,
+        name: str | None = None,
+        seed: int | None = None,
+        seconds: float | None = None,
+        slots: str | None = None,
+    ) -> "SearchConfig":
+        """Returns the same configuration but for what is given.
+
+        Args:
+            name: of the search.
+            seed: of every random choice.
+            seconds: bound of the whole search's wall clock.
+            slots: in the words of the command line.
+
+        Raises:
+            BadInput: one of them is out of its range.
+        """
+        given = {"name": name, "seed": seed, "slots": slots and Slots.words(slots)}
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        if seconds is not None:
+            changes["budget"] = {**asdict(self.budget), "seconds": seconds}
+        return validated({**self.model_dump(mode="json"), **changes}, "the parameters") if changes else self
 
     def full(self) -> tuple[Recipe, Fidelity]:
         """Returns the recipe and the fidelity that finalists are trained with."""

@@ -14,12 +14,14 @@ from flows import settings  # before prefect, which reads its settings when it i
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import report
-from flows.assembly import FREE, document, keep, planned, slots, tidy, trainer
-from flows.config import SearchConfig
+from flows.assembly import FREE, document, keep, planned, tidy, trainer
+from flows.assembly import slots as wanted_slots
+from flows.config import SearchConfig, SearchName, Seconds, Seed, SlotWords
 from flows.home import Home
 from flows.terminal import display
 from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive
@@ -39,25 +41,43 @@ def child(label: str, work: Callable[[], Evaluation]) -> State[Any]:  # noqa: AR
     return Failed(message=f"{evaluation.status}{where}: {evaluation.reason}")
 
 
+def searched() -> str:
+    """Returns the name of the search that this flow run is."""
+    given = flow_run.parameters
+    return str(given["name"] or SearchConfig.model_validate(given["config"]).name)
+
+
 @flow(
     name="search",
-    flow_run_name="{config.name}",
+    flow_run_name=searched,
     task_runner=THREADS,
     persist_result=False,
     validate_parameters=True,
 )
-def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any]:
+def search(
+    config: SearchConfig,
+    home: Path = Path("searches"),
+    name: SearchName | None = None,
+    seed: Seed | None = None,
+    seconds: Seconds | None = None,
+    slots: SlotWords | None = None,
+) -> dict[str, Any]:
     """Runs a search, or goes on with the one of this name and configuration; returns what was spent and found.
 
     Args:
         config: the whole experiment.
         home: the directory that holds searches.
+        name: of the search, instead of the configuration's.
+        seed: of every random choice, instead of the configuration's.
+        seconds: bound of the whole search's wall clock, instead of the configuration's.
+        slots: where children are trained, instead of the configuration's: cpu:N, cuda:N, or cuda:N@0,1.
     """
     from flows.tracking import Tracker
 
+    config = config.changed(name=name, seed=seed, seconds=seconds, slots=slots)
     place = Home(home)
     place.make()
-    places = slots(config)
+    places = wanted_slots(config)
     prepared, strategy, begun = planned(config, place)
     tracker = Tracker(place, config.name, config.tracking, config.facts())
     if config.name not in place.names():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import threading
 import time
@@ -64,13 +65,14 @@ class Tracker:
         Args:
             home: where the ledger is.
             name: of the search.
-            uri: of the MLflow server or store; None for a local SQLite file.
+            uri: of the MLflow server or store; None for that of `MLFLOW_TRACKING_URI`, or else a local SQLite file.
             facts: parameters of the search run.
         """
         self.directory = home.search(name)
-        self.name, self.uri, self.facts = name, uri, facts
-        self.place = uri or home.tracking_uri
-        self.artifacts = None if uri else home.artifacts.as_uri()
+        self.name, self.facts = name, facts
+        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self.place = self.uri or home.tracking_uri
+        self.artifacts = None if self.uri else home.artifacts.as_uri()
         self.experiment = self.run = ""
         self._begun = False
 
@@ -310,7 +312,7 @@ class Tracker:
 
     def address(self) -> str:
         """Returns the deep link of the table of children, best first; for a file, under `mlflow ui`'s usual address."""
-        server = self.uri if self.uri and self.uri.startswith("http") else "http://127.0.0.1:5000"
+        server = redacted(self.uri) if self.uri and self.uri.startswith("http") else "http://127.0.0.1:5000"
         if not self.experiment:
             return server  # it was never reached
         return f"{server}/#/experiments/{self.experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
