@@ -145,7 +145,7 @@ def running(
     user: str | None = None,
     ending: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Yields a process that leads a group of its own, and ends the whole group with the block."""
+    """Yields a process that leads a group of its own, and ends it and its descendants with the block."""
     with log.open("ab") as out:
         process = subprocess.Popen(
             command, env=environment, stdout=out, stderr=out, cwd=cwd, user=user, start_new_session=True
@@ -153,17 +153,34 @@ def running(
         try:
             yield process
         finally:
+            left = descendants(process.pid)
             process.send_signal(ending)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
             killed(process)
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def killed(process: subprocess.Popen[bytes]) -> None:
-    """Kills a process with its group, as a power cut would."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """Kills a process and all that descend from it, as a power cut would."""
+    for pid in (process.pid, *descendants(process.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.wait()
+
+
+def descendants(root: int) -> list[int]:
+    """Returns the numbers of the processes that descend from one, as long as their parents live."""
+    parents = dict[int, int]()
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
 
 
 def until(condition: Callable[[], bool], what: str, log: Path, process: subprocess.Popen[bytes]) -> None:
