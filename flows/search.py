@@ -76,6 +76,7 @@ def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any
         "evaluations": progress.spent.evaluations,
         "seconds": progress.spent.elapsed_seconds,
         "failures": progress.spent.failures,
+        "share": progress.share,
         "best": best and {"number": best.number, **best.objectives},
         "untracked": tracker.lag(),
         "address": tracker.address(),
