@@ -2,12 +2,14 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evo import DISRUPTIONS, NSGA2, AgingEvolution
 from flows.config import SearchConfig, validated
+from flows.heirs import FOUNDERS, KINDS, Bequest, bequest, kept, source
 from flows.home import BadInput, Home
 from flows.origin import Origin, origin
 from genomes import Genome, InvalidGenome, expand, load_genome
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from training.slots import Slot
     from training.trainer import Trainer
 
-DATA, FOUNDERS, WEIGHTS = "data.safetensors", "founders", "weights"  # of one search, in its directory
+DATA, WEIGHTS = "data.safetensors", "weights"  # of one search, in its directory
 ORIGIN = "origin"  # there too: the digest of the user's network in the weights
 RETRAIN = "retrain"  # there too: the record, the weights and the results of the finalists' trainings
 FREE = ("budget", "slots", "timeout", "tracking", "retrain")  # what may change when a search is resumed
@@ -54,27 +56,45 @@ class Plan(NamedTuple):
     Attributes:
         prepared: the data's file.
         strategy: a fresh one.
-        origin: the user's own network, if it begins with one.
+        begun: the user's own network, or what a predecessor hands on, if it begins with one of these.
     """
 
     prepared: "Prepared"
     strategy: Strategy
-    origin: Origin | None
+    begun: Origin | Bequest | None
 
 
 def planned(config: SearchConfig, home: Home) -> Plan:
     """Returns the parts of a search; makes the data's file if it is not there yet, writes nothing of the search.
 
     Raises:
-        BadInput: the data or the origin cannot be had, or no network fits the data and the limits.
+        BadInput: the data, the origin or the predecessor cannot be had, or no network fits the data and the limits.
     """
     prepared, directory = data(config, home), home.search(config.name)
     try:
         space = ResidualSpace(prepared.shape, prepared.classes, config.space)
-        begun = ancestor(config, space, directory)
+        begun = bequeathed(config, home, space) or ancestor(config, space, directory)
         return Plan(prepared, proposer(config, space, directory, prepared, begun), begun)
     except InvalidGenome as error:
         raise BadInput(str(error)) from None
+
+
+def bequeathed(config: SearchConfig, home: Home, space: ResidualSpace) -> Bequest | None:
+    """Returns what a predecessor hands on: the search's own copy, or for a new one as it is now; None without one.
+
+    Raises:
+        BadInput: the predecessor has nothing to hand on, or other data.
+        InvalidGenome: no starter fits the limits.
+    """
+    if not config.predecessor or (copy := kept(home.search(config.name))):
+        return copy if config.predecessor else None
+    return bequest(source(config, home), space.starters(), space.limits.budgets, _founders(config, KINDS))
+
+
+def _founders(config: SearchConfig, least: int) -> int:
+    """Returns how many founders are proposed before the first child: as configured, but so many at least."""
+    settings = config.strategy.aging if config.strategy.kind == "aging" else config.strategy.nsga2
+    return max(least, settings.founders)
 
 
 def ancestor(config: SearchConfig, space: ResidualSpace, directory: Path) -> Origin | None:
@@ -105,13 +125,15 @@ def data(config: SearchConfig, home: Home) -> "Prepared":
     from training.errors import DataError
 
     own = home.search(config.name) / DATA
+    if config.predecessor and not own.exists():
+        own = source(config, home) / DATA
     try:
         return Prepared.at(own) if own.exists() else prepare(config.data, home.data)
     except DataError as error:
         raise BadInput(str(error)) from None
 
 
-def keep(config: SearchConfig, home: Home, prepared: "Prepared", begun: Origin | None = None) -> "Prepared":
+def keep(config: SearchConfig, home: Home, prepared: "Prepared", begun: Origin | Bequest | None = None) -> "Prepared":
     """Gives a search its own data, founders and origin, which no change elsewhere reaches, and returns the data."""
     directory = home.search(config.name)
     with tempfile.TemporaryDirectory(dir=directory, prefix="partial-") as scratch:
@@ -122,7 +144,12 @@ def keep(config: SearchConfig, home: Home, prepared: "Prepared", begun: Origin |
             for number, file in enumerate(config.founders):
                 shutil.copyfile(file, partial / f"{number:03}.json")
             partial.rename(founders)
-        if begun and not _origin(directory):
+        if isinstance(begun, Bequest) and not (founders := directory / FOUNDERS).exists():
+            old = WeightStore(home.search(config.predecessor or "") / WEIGHTS)
+            begun.copy_weights(old, WeightStore(directory / WEIGHTS))
+            begun.write(partial := Path(scratch) / FOUNDERS)
+            partial.rename(founders)
+        if isinstance(begun, Origin) and not _origin(directory):
             (partial := Path(scratch) / ORIGIN).write_text(WeightStore(directory / WEIGHTS).put(*begun))
             partial.rename(directory / ORIGIN)
     return type(prepared).at(own)
@@ -176,6 +203,7 @@ def trainer(
         config.strategy.variation.choice == "gradient",
         config.latency if set(LATENCY) & set(config.strategy.objectives) else None,
         Pool(places or cpu_slots()),
+        heirs=copy.heirs if (copy := kept(directory)) else {},
     )
 
 
@@ -195,6 +223,7 @@ def retrainer(config: SearchConfig, home: Home) -> "Trainer":
         timeout=config.retrain.timeout,
         scratch=directory / "results",
         origin=None,
+        heirs={},
         gradients=False,
         latency=None,
     )
@@ -215,7 +244,11 @@ def tidy(ledger: Ledger, evaluator: "Trainer") -> None:
 
 
 def proposer(
-    config: SearchConfig, space: ResidualSpace, directory: Path, prepared: "Prepared", begun: Origin | None = None
+    config: SearchConfig,
+    space: ResidualSpace,
+    directory: Path,
+    prepared: "Prepared",
+    begun: Origin | Bequest | None = None,
 ) -> Strategy:
     """Returns the strategy that a configuration asks for; with an origin, all that it proposes descends from that.
 
@@ -243,19 +276,36 @@ def _screened(config: SearchConfig, strategy: Strategy, prepared: "Prepared") ->
     return Screened(strategy, score, settings.draws, founders=config.strategy.kind == "random")
 
 
-def _proposing(config: SearchConfig, space: ResidualSpace, directory: Path, begun: Origin | None) -> Strategy:
+def _proposing(config: SearchConfig, space: ResidualSpace, directory: Path, begun: Origin | Bequest | None) -> Strategy:
     chosen, limits = config.strategy, config.space.budgets
-    files = sorted((directory / FOUNDERS).glob("*.json")) or [Path(file) for file in config.founders]
-    starters = [begun.genome] if begun else [founder(file, space) for file in files] or space.starters()
+    starters, mutants = _starters(config, space, directory, begun), not isinstance(begun, Origin)
     common, drawn = (starters, limits, config.seed), (chosen.variation, config.fidelity)
+    count = _founders(config, KINDS if isinstance(begun, Bequest) else 1)
     match chosen.kind:
         case "random":
             edits = (*CATALOGUE, *DISRUPTIONS)
             return RandomSearch(space, limits, config.seed, chosen.random, config.fidelity, edits)
         case "aging":
-            return AgingEvolution(*common, chosen.aging, *drawn, mutants=begun is None, judgement=chosen.judgement)
+            return AgingEvolution(
+                *common, replace(chosen.aging, founders=count), *drawn, mutants=mutants, judgement=chosen.judgement
+            )
         case "nsga2":
-            return NSGA2(*common, chosen.nsga2, *drawn, mutants=begun is None, judgement=chosen.judgement)
+            return NSGA2(
+                *common, replace(chosen.nsga2, founders=count), *drawn, mutants=mutants, judgement=chosen.judgement
+            )
+
+
+def _starters(
+    config: SearchConfig, space: ResidualSpace, directory: Path, begun: Origin | Bequest | None
+) -> Sequence[Genome]:
+    """Returns the genomes that founders have."""
+    match begun:
+        case Origin():
+            return [begun.genome]
+        case Bequest():
+            return begun.founders
+    files = sorted((directory / FOUNDERS).glob("*.json")) or [Path(file) for file in config.founders]
+    return [founder(file, space) for file in files] or space.starters()
 
 
 def founder(file: Path, space: ResidualSpace) -> Genome:

@@ -1,4 +1,4 @@
-"""The command line: search, resume, show, lineage, verify, retrain, export, sync, setup-automations."""
+"""The command line: one function for each command, which say what to do next."""
 
 from __future__ import annotations
 
@@ -120,6 +120,19 @@ def lineage(
         file = directory / "lineage.html"
         file.write_text(page(name, ledger.candidates(), ledger.evaluations()))
     typer.echo(f"Family tree: {file}")
+
+
+@app.command("report")
+def report_command(name: str, home: HomeOption = HOME) -> None:
+    """Show what the last night of a nightly search changed, and write its report again."""
+    from rich.markdown import Markdown
+
+    from flows import terminal
+    from flows.morning import latest
+
+    made = latest(Home(home), name)
+    terminal.console().print(Markdown(made.text))
+    typer.echo(f"Report:   {made.file}")
 
 
 @app.command()

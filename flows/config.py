@@ -170,6 +170,13 @@ class SearchConfig(BaseModel):
     origin: Annotated[
         OriginSpec | None, Field(description="your own network, of which all others are descendants; none: founders")
     ] = None
+    predecessor: Annotated[
+        str | None,
+        Field(
+            pattern=f"^{NAME.pattern}$",
+            description="search in the same directory whose best networks are among the founders; none: founders",
+        ),
+    ] = None
     strategy: Strategy = Strategy()
     recipe: Recipe = Recipe()
     fidelity: Fidelity = Fidelity()
@@ -198,6 +205,7 @@ class SearchConfig(BaseModel):
         if self.origin and (self.founders or self.strategy.kind == "random"):
             other = "founders" if self.founders else "the random strategy"
             raise ValueError(f"origin must be left out with {other}: all candidates of a search descend from it")
+        self._heeds_predecessor()
         for name, bound in asdict(self.budget).items():
             if bound == math.inf:
                 raise ValueError(f"budget.{name} must be finite, or left out for no bound")
@@ -228,6 +236,18 @@ class SearchConfig(BaseModel):
         if seconds is not None:
             changes["budget"] = {**asdict(self.budget), "seconds": seconds}
         return validated({**self.model_dump(mode="json"), **changes}, "the parameters") if changes else self
+
+    def _heeds_predecessor(self) -> None:
+        """Refuses a predecessor beside what would take its founders' place."""
+        taken = {
+            "founders": self.founders,
+            "origin": self.origin,
+            "the random strategy": self.strategy.kind == "random",
+        }
+        if self.predecessor and (other := next((name for name, there in taken.items() if there), None)):
+            raise ValueError(f"predecessor must be left out with {other}, which says what a search begins with")
+        if self.predecessor == self.name:
+            raise ValueError(f"predecessor must be another search, got {self.name!r} itself")
 
     def full(self) -> tuple[Recipe, Fidelity]:
         """Returns the recipe and the fidelity that finalists are trained with."""

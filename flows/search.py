@@ -96,6 +96,7 @@ def search(
         "evaluations": progress.spent.evaluations,
         "seconds": progress.spent.elapsed_seconds,
         "failures": progress.spent.failures,
+        "share": progress.share,
         "best": best and {"number": best.number, **best.objectives},
         "untracked": tracker.lag(),
         "address": tracker.address(),

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,17 @@ class Tracker:
             self.retrained(record)
         except Exception as error:  # nothing that goes wrong here may harm the trainings
             log.warning("MLflow was not told of all trainings: %s", _line(error))
+            return False
+        return True
+
+    def attach(self, files: Iterable[Path], folder: str) -> bool:
+        """Adds files to a folder of the search run and returns whether that went well; a dead server is a warning."""
+        try:
+            self._reach()
+            for file in files:
+                self.client.log_artifact(self.run, str(file), folder)
+        except Exception as error:  # the files are there, and can be sent again
+            log.warning("MLflow was not given the %s: %s", folder, _line(error))
             return False
         return True
 

@@ -116,7 +116,7 @@ class Verifier:
         from training.inherit import Heritage, inherit
 
         evaluator = self.evaluator
-        heritage = Heritage.of(candidate, parents, evaluator.seed, evaluator.origin)
+        heritage = Heritage.of(candidate, parents, evaluator.seed, evaluator.founding(candidate))
         return inherit(heritage, evaluator.store, self.split.train.images, evaluator.prepared.normal)
 
 

@@ -49,6 +49,8 @@ class Trainer:
         latency: how latency is measured; None if it is not, and children need not stand still for each other.
         pool: the slots; one for each core unless it is given.
         lessons: of networks that do not fit.
+        heirs: the predecessor's evaluations of the founders that begin with its weights, by the digest of the genome;
+            the weights are in the store too.
     """
 
     store: WeightStore
@@ -63,6 +65,7 @@ class Trainer:
     latency: LatencySettings | None = None
     pool: Pool = field(default_factory=lambda: Pool(cpu_slots()))
     lessons: Lessons = field(default_factory=Lessons)
+    heirs: Mapping[str, Evaluation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Gets the server that children are forked from ready."""
@@ -84,7 +87,7 @@ class Trainer:
         file = self.scratch / f"{candidate.number}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
         harvested = self._harvested(file)
         outcome, slot = (harvested, None) if harvested else self._trained(candidate, request, file)
-        evaluation = _evaluation(candidate.number, outcome, [parents[number] for number in givers(candidate)])
+        evaluation = _evaluation(candidate.number, outcome, self._givers(candidate, parents))
         return replace(evaluation, slot=slot)
 
     def request(self, candidate: Candidate, parents: Mapping[int, Evaluation]) -> Request:
@@ -92,7 +95,7 @@ class Trainer:
         # of a CUDA device only the child asks: here that would take a context of its own
         recipe = settled(self.recipe, torch.device("cpu")) if self.pool.kind == "cpu" else self.recipe
         request = {
-            "heritage": Heritage.of(candidate, parents, self.seed, self.origin).to_json(),
+            "heritage": Heritage.of(candidate, parents, self.seed, self.founding(candidate)).to_json(),
             "fidelity": asdict(candidate.fidelity),
             "recipe": asdict(recipe),
             "data": self.prepared.file.name,
@@ -101,6 +104,11 @@ class Trainer:
         if self.latency is None:
             return request
         return {**request, "latency": asdict(self.latency), "measured": _measured(candidate, parents)}
+
+    def founding(self, candidate: Candidate) -> str | None:
+        """Returns the digest of the stored weights that a founder of this genome begins with; None: fresh ones."""
+        heir = self.heirs.get(candidate.genome.digest)
+        return heir.weights if heir else self.origin
 
     def clear(self, numbers: set[int]) -> None:
         """Removes the result files of candidates whose evaluations are recorded."""
@@ -115,10 +123,15 @@ class Trainer:
                 self.lessons.learn(number, kind_of(evaluation.slot), candidates[number].genome)
 
     def needed_weights(self) -> set[str]:
-        """Returns the digests of weights that no evaluation names and that must stay: of landed results, the origin."""
+        """Returns the digests of weights that stay though no evaluation names them: of landed results, of founders."""
         outcomes = filter(None, map(landed, self.scratch.glob("*.json")))
         found = {outcome.value["weights"] for outcome in outcomes if outcome.status == "ok"}
-        return found | ({self.origin} if self.origin else set())
+        return found | set(filter(None, (self.origin, *(heir.weights for heir in self.heirs.values()))))
+
+    def _givers(self, candidate: Candidate, parents: Mapping[int, Evaluation]) -> list[Evaluation]:
+        """Returns the evaluations whose tensors a candidate takes, in this search or in its predecessor."""
+        heir = None if candidate.parents else self.heirs.get(candidate.genome.digest)
+        return [heir] if heir else [parents[number] for number in givers(candidate)]
 
     def _trained(self, candidate: Candidate, request: Request, file: Path) -> tuple[Outcome, str]:
         """Returns how training went, and the name of the slot; if memory ran out, how it went alone on the device."""

@@ -1,0 +1,196 @@
+"""The nightly flow: one flow run is one night of a search that goes on; and the flow that makes its report again."""
+
+import base64
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from flows import settings  # before prefect, which reads its settings when it is imported
+
+# isort: split
+from prefect import State, flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed
+from pydantic import Field
+
+from flows.assembly import FREE, RETRAIN, document, planned
+from flows.config import SearchConfig, validated
+from flows.finalists import finalists
+from flows.home import Home, redacted
+from flows.morning import latest
+from flows.nights import Night, Nights, Outcome, recorded, tally
+from flows.retrain import retrain as train_finalists
+from flows.search import search
+from flows.succession import Succession, first, tonight
+from search import Ledger, Retrainings, SearchError, SearchLocked
+
+assert settings.DEFAULTS
+log = logging.getLogger("morphogen.nightly")
+
+
+class Told(NamedTuple):
+    """Where a report is.
+
+    Attributes:
+        file: in the directory of the search.
+        headline: its first sentence.
+        tracked: whether MLflow has it.
+    """
+
+    file: Path
+    headline: str
+    tracked: bool
+
+
+@flow(name="nightly", flow_run_name="{config.name}", persist_result=False, validate_parameters=True)
+def nightly(
+    config: SearchConfig,
+    seconds: Annotated[float, Field(gt=0, description="budget of one night; config.budget is the search's")] = 28_800,
+    candidates: Annotated[int | None, Field(ge=1, description="budget of one night; none: no such bound")] = None,
+    searches: Annotated[
+        int, Field(ge=1, le=100, description="1, or how many there may be in succession when one is finished")
+    ] = 1,
+    widen: Annotated[float, Field(ge=1, le=10, description="factor of a successor's limits of networks")] = 1.0,
+    retrain: Annotated[bool, Field(description="train new finalists from scratch at the end of the night")] = False,
+    home: Path = Path("searches"),
+) -> State[dict[str, Any]]:
+    """Goes on with a search, or begins it, until the night's budget is spent; then reports what changed.
+
+    Ends well, with nothing done, if another process runs the search or its night, or if it is finished.
+
+    Args:
+        config: of the search; its budget is that of the whole search, and none for no end.
+        seconds: budget of this night, in wall clock; trainings of finalists come on top.
+        candidates: budget of this night in candidates.
+        searches: how many there may be in succession: a finished one is followed by NAME-2, NAME-3 and so on.
+        widen: what each successor's limits of networks are multiplied by.
+        retrain: whether finalists that were not trained from scratch yet are, at the end of the night.
+        home: the directory that holds searches.
+    """
+    place, succession = Home(home), Succession(searches, widen)
+    if searches > 1:
+        succession.member(config, 2)  # refused now, not in the night in which the first search is finished
+    place.make()
+    if config.name not in place.names():
+        planned(config, place)  # a search that cannot begin leaves nothing
+    try:
+        with Nights.open(place, config.name) as nights:
+            chosen = succession.current(config, place, recorded(place, config.name))
+            if chosen is None:
+                more = "a larger budget for the same search, or more searches for a successor"
+                return _nothing("Rested", config.name, f"all {searches} searches are finished: give {more}")
+            night, told = _night(chosen, nights, (seconds, candidates), retrain)
+    except SearchLocked as error:
+        return _nothing("Skipped", config.name, str(error))
+    facts = {"outcome": night.outcome, "search": night.search, "night": night.number, "note": night.note}
+    data = {**facts, "headline": told.headline, "file": str(told.file), "tracked": told.tracked}
+    return Completed(message=told.headline, data=data)
+
+
+@flow(name="report", flow_run_name="{name}", persist_result=False, validate_parameters=True)
+def report(name: str, home: Path = Path("searches")) -> dict[str, Any]:
+    """Makes the report of the last night again, from the record, and shows it in Prefect and in MLflow.
+
+    Args:
+        name: of the search, or of one of its successors.
+        home: the directory that holds searches.
+    """
+    told = tell(Home(home), first(Home(home), name))
+    return {"file": str(told.file), "headline": told.headline, "tracked": told.tracked}
+
+
+def tell(home: Home, name: str) -> Told:
+    """Writes the report of the last night, and gives it to Prefect and to MLflow.
+
+    Raises:
+        BadInput: there was no night.
+    """
+    from flows.tracking import Tracker
+
+    made = latest(home, name)
+    with Ledger.read(home.search(made.night.search)) as ledger:
+        config = validated(ledger.config, made.night.search)
+    text = made.text.replace(f"({made.picture.name})", f"(data:image/png;base64,{_encoded(made.picture)})")
+    try:
+        create_markdown_artifact(text, f"morning-{name.replace('_', '-')}", made.headline)
+    except Exception as error:  # the file is there, and the flow `report` gives it again
+        log.warning("Prefect was not given the report: %s", _line(error))
+    tracker = Tracker(home, config.name, config.tracking, config.facts())
+    return Told(made.file, made.headline, tracker.attach([made.file, made.picture], "reports"))
+
+
+def _night(config: SearchConfig, nights: Nights, bounds: tuple[float, int | None], retrain: bool) -> tuple[Night, Told]:
+    """Spends a night's budget on a search and reports; a failure is recorded and reported, then raised."""
+    home = nights.home
+    if config.name in home.names():
+        Ledger.open(home.search(config.name)).close()  # refused before there is a flow run that fails
+    night = nights.begin(config.name)
+    budget = tonight(config.budget, night.before.spent, *bounds)
+    try:
+        result = search(config=config.model_copy(update={"budget": budget}), home=home.root)
+        _restore(config, home)
+        note = _retrained(config, home) if retrain else ""
+    except BaseException as error:
+        outcome: Outcome = "failed" if isinstance(error, Exception) else "stopped"
+        night = nights.end(night, outcome, note=_line(error))
+        with suppress(SearchError):
+            _restore(config, home)
+        if outcome == "failed":
+            _try_to_tell(home, nights.name)
+        raise
+    night = nights.end(night, _outcome(config, home, result), result["seconds"], note)
+    return night, tell(home, nights.name)
+
+
+def _outcome(config: SearchConfig, home: Home, result: Mapping[str, Any]) -> Outcome:
+    """Returns why a search stopped: it had nothing left to propose, or its budget or the night's was spent."""
+    if result["share"] < 1:
+        return "exhausted"
+    spent = replace(tally(home, config.name).spent, elapsed_seconds=result["seconds"])
+    return "spent" if config.budget.share(spent) >= 1 else "went on"
+
+
+def _restore(config: SearchConfig, home: Home) -> None:
+    """Puts the whole search's budget back into its ledger, in place of the night's: `morphogen resume` goes by it."""
+    if config.name in home.names():
+        Ledger.create(home.search(config.name), document(config, home), FREE).close()
+
+
+def _retrained(config: SearchConfig, home: Home) -> str:
+    """Trains finalists from scratch if there is one that was not yet, and returns what was chosen, in words."""
+    directory = home.search(config.name)
+    with Ledger.read(directory) as ledger, Retrainings.read(directory / RETRAIN) as record:
+        best = {evaluation.number for evaluation in finalists(ledger, config.retrain.top)}
+        known = {one.number for one in record.recorded().values()}
+    if best <= known:
+        return "finalists: none that was not trained from scratch before"
+    try:
+        return str(train_finalists(name=config.name, home=home.root)["verdict"])
+    except SearchLocked as error:
+        return f"finalists: {error}"
+
+
+def _nothing(state: str, name: str, why: str) -> State[dict[str, Any]]:
+    """Returns the state of a night in which there was nothing to do, which is no failure."""
+    said = f"Nothing was done: {why}"
+    return Completed(name=state, message=said, data={"outcome": state.lower(), "search": name, "note": said})
+
+
+def _try_to_tell(home: Home, name: str) -> None:
+    """Reports a night that failed, unless that fails too: the first failure is the one to be seen."""
+    try:
+        tell(home, name)
+    except Exception as error:
+        log.warning("there is no report of the night: %s", _line(error))
+
+
+def _encoded(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode()
+
+
+def _line(error: BaseException) -> str:
+    """Returns what went wrong in one line, without passwords."""
+    return redacted((str(error).splitlines() or [""])[0][:500]) or type(error).__name__
