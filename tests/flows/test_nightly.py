@@ -272,6 +272,10 @@ def test_new_finalists_are_retrained_at_the_end_of_a_night_and_known_ones_are_no
     with Retrainings.read(home / "tiny" / RETRAIN) as record:
         known = record.recorded()
     assert len(known) == 1
+    again = nightly(config(budget={}, retrain=few), seconds=0.001, retrain=True, home=home)  # too short for a child
+    assert again["note"] == "finalists: none that was not trained from scratch before"
+    with Retrainings.read(home / "tiny" / RETRAIN) as record:
+        assert record.recorded() == known
     settings = config(budget={"candidates": 9}, retrain={**few, "top": 100})
     with Retrainings.open(home / "tiny" / RETRAIN):  # somebody retrains by hand
         result = nightly(settings, candidates=1, retrain=True, home=home)

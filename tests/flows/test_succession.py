@@ -10,7 +10,7 @@ import pytest
 
 from flows.home import BadInput, Home
 from flows.nights import Night, Tally, tally
-from flows.succession import Succession, finished, first, tonight
+from flows.succession import Succession, finished, first, tonight, why
 from search import Budget, Spent
 from tests.flows.conftest import config
 from tests.flows.families import genome_of, recorded
@@ -67,6 +67,14 @@ def test_the_age_that_the_night_saw_counts_and_not_only_that_of_the_last_event(h
     after = Tally(Spent(3, 3, elapsed_seconds=5.01))
     assert not finished(settings, home, [])
     assert finished(settings, home, [Night(1, "tiny", 0.0, Tally(), 1.0, after, "spent")])
+
+
+def test_a_night_says_why_its_search_stopped(home: Home) -> None:
+    searched(home, config(), 7)
+    assert why(config(), home, 1.0, 9.0) == "spent"
+    assert why(config(budget={"candidates": 8}), home, 1.0, 9.0) == "went on"
+    assert why(config(budget={"seconds": 9}), home, 1.0, 9.0) == "spent"
+    assert why(config(budget={}), home, 0.4, 9.0) == "exhausted"
 
 
 def test_a_successor_has_wider_limits_no_founders_of_its_own_and_the_corrected_judgement() -> None:
