@@ -112,8 +112,9 @@ def bequest(directory: Path, starters: Sequence[Genome], limits: Limits, founder
     trained = [e for e in old[::2] if e.weights]
     others = [e for e in old if e not in trained]
     rows = zip_longest(fresh, (genomes[e.number] for e in trained), (genomes[e.number] for e in others))
-    heirs = {genomes[e.number].digest: e for e in trained}
-    return Bequest(tuple(genome for genome in chain.from_iterable(rows) if genome), heirs)
+    first = [genome for genome in chain.from_iterable(rows) if genome][:founders]
+    heirs = {genomes[e.number].digest: e for e in trained if genomes[e.number] in first}
+    return Bequest(tuple(first), heirs)
 
 
 def _wanted(genome: Genome, starters: Sequence[Genome], limits: Limits) -> bool:

@@ -102,6 +102,8 @@ def latest(home: Home, name: str) -> Morning:
     """
     name = first(home, name)
     ended = [night for night in recorded(home, name) if night.after]
+    while ended and ended[-1].search not in home.names():
+        ended.pop()  # it failed before there was a ledger: there is nothing to tell
     if not ended:
         raise BadInput(
             f"search {name} must have had a night that ended, it had none: reports are of what the flow nightly does"
@@ -159,8 +161,9 @@ class Old:
 
 
 def _before(home: Home, night: Night, earlier: Sequence[Night], now: Family) -> Old:
-    if earlier and earlier[-1].search != night.search:
-        then = family(home, earlier[-1])
+    whole = [one for one in earlier if one.last.spent.evaluations]
+    if whole and whole[-1].search != night.search:
+        then = family(home, whole[-1])
         return Old(then.name, then.front, then.best.objectives["error"] if then.best else None)
     tonight = {one.number for one in now.tonight}
     errors = [e.objectives["error"] for e in now.evaluations.values() if e.ok and e.number not in tonight]

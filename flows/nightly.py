@@ -2,9 +2,7 @@
 
 import base64
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,10 +19,10 @@ from flows.config import SearchConfig, validated
 from flows.finalists import finalists
 from flows.home import Home, redacted
 from flows.morning import latest
-from flows.nights import Night, Nights, Outcome, recorded, tally
+from flows.nights import Night, Nights, Outcome, recorded
 from flows.retrain import retrain as train_finalists
 from flows.search import search
-from flows.succession import Succession, first, tonight
+from flows.succession import Succession, first, tonight, why
 from search import Ledger, Retrainings, SearchError, SearchLocked
 
 assert settings.DEFAULTS
@@ -141,16 +139,8 @@ def _night(config: SearchConfig, nights: Nights, bounds: tuple[float, int | None
         if outcome == "failed":
             _try_to_tell(home, nights.name)
         raise
-    night = nights.end(night, _outcome(config, home, result), result["seconds"], note)
+    night = nights.end(night, why(config, home, result["share"], result["seconds"]), result["seconds"], note)
     return night, tell(home, nights.name)
-
-
-def _outcome(config: SearchConfig, home: Home, result: Mapping[str, Any]) -> Outcome:
-    """Returns why a search stopped: it had nothing left to propose, or its budget or the night's was spent."""
-    if result["share"] < 1:
-        return "exhausted"
-    spent = replace(tally(home, config.name).spent, elapsed_seconds=result["seconds"])
-    return "spent" if config.budget.share(spent) >= 1 else "went on"
 
 
 def _restore(config: SearchConfig, home: Home) -> None:

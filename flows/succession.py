@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from flows.config import SearchConfig, validated
 from flows.home import BadInput, Home
-from flows.nights import Night, tally
+from flows.nights import Night, Outcome, tally
 from search import Budget, Ledger, Spent
 
 LIMITS = ("parameters", "macs", "activation_bytes")  # that a successor may widen
@@ -100,6 +100,21 @@ def tonight(whole: Budget, spent: Spent, seconds: float, candidates: int | None)
         seconds=min(age for age in ages if age is not None),
         candidates=min((count for count in counts if count is not None), default=None),
     )
+
+
+def why(config: SearchConfig, home: Home, share: float, seconds: float) -> Outcome:
+    """Returns why a night's search stopped: it had nothing left to propose, or its budget or the night's was spent.
+
+    Args:
+        config: of the search, with the whole budget.
+        home: the directory that holds searches.
+        share: of the night's budget that was spent, from 0 to 1.
+        seconds: the search's age, by the clock of the night.
+    """
+    if share < 1:
+        return "exhausted"
+    spent = replace(tally(home, config.name).spent, elapsed_seconds=seconds)
+    return "spent" if config.budget.share(spent) >= 1 else "went on"
 
 
 def first(home: Home, name: str) -> str:
