@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export OMP_NUM_THREADS := 1
 
-.PHONY: search test test-slow check install bench clean
+.PHONY: search test test-slow check demo install bench clean
 
 search: $(INSTALLED)  ## a real search on digits: two minutes on two cores
 	$(BIN)/morphogen search
@@ -20,6 +20,9 @@ check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+demo: $(INSTALLED)  ## deployments, a kill, two nights and a champion on real servers; needs PostgreSQL's programs
+	$(BIN)/python infra/demo.py
 
 bench: $(INSTALLED)  ## what we claim, measured quickly
 	for program in $$(grep -l '^Usage: python' benchmarks/*.py); do $(BIN)/python $$program --quick || exit 1; done

@@ -128,6 +128,15 @@ class Demo:
         runs = client.search_runs([experiment.experiment_id], "tags.`morphogen.kind` = 'child'", max_results=5000)
         return Counter(int(run.data.tags["morphogen.number"]) for run in runs)
 
+    def artifacts(self, name: str, folder: str) -> list[str]:
+        """Returns the artifacts in a folder of a search's run."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient()
+        experiment = client.get_experiment_by_name(name)
+        runs = client.search_runs([experiment.experiment_id], "tags.`morphogen.kind` = 'search'")
+        return [file.path for file in client.list_artifacts(runs[0].info.run_id, folder)]
+
 
 def deployed(demo: Demo) -> None:
     """Deploys, and has the schema refuse what cannot be meant."""
@@ -170,6 +179,26 @@ def gone_on(demo: Demo) -> None:
     check(demo.shown() == Counter(after.evaluations.keys()), "MLflow shows each child once")
 
 
+def nights(demo: Demo) -> None:
+    """Runs two short nights; the second one goes on where the first one stopped, and its report says what changed."""
+    say("two nights of half a minute: prefect deployment run nightly/digits --param seconds=30")
+    check(demo.ended(demo.run("nightly/digits", seconds=30)) == "Completed", "the first night is over")
+    first = demo.ledger("digits")
+    check(demo.ended(demo.run("nightly/digits", seconds=30)) == "Completed", "the second night is over")
+    second = demo.ledger("digits")
+    kept = all(second.evaluations[n] == e for n, e in first.evaluations.items())
+    told = [f"{len(night.evaluations)} children in {night.seconds:.0f} s" for night in (first, second)]
+    check(kept and len(second.evaluations) > len(first.evaluations), f"the same search: {', then '.join(told)}")
+    report = demo.command("morphogen", "report", "digits", "--home", str(demo.home))
+    say("the morning report: " + next(line for line in report.splitlines() if line.strip()))
+    check(
+        f"{len(second.evaluations) - len(first.evaluations)}" in report, "it says how many children the night brought"
+    )
+    check(
+        "reports/night-002.md" in demo.artifacts("digits", "reports"), "MLflow has it among the artifacts of the search"
+    )
+
+
 def main() -> None:
     """Shows everything; the last line says whether all of it was so."""
     parser = argparse.ArgumentParser()
@@ -191,6 +220,7 @@ def shown(demo: Demo, keep: bool) -> None:
         survived(demo, first)
     with worker(demo.there, demo.directory):
         gone_on(demo)
+        nights(demo)
         say("All of it was shown, and was so.")
         if keep:
             say(
