@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import tempfile
 import threading
 import time
@@ -116,7 +117,7 @@ class Tracker:
             Exception: as `drain`.
         """
         with Ledger.read(self.directory) as ledger, tempfile.TemporaryDirectory() as scratch:
-            facts = report.artifacts(ledger, self.name, Path(scratch))
+            facts = report.artifacts(ledger, self.name, Path(scratch), self._place_of_runs())
             self.client.log_artifacts(self.run, scratch)
             now = int(time.time() * 1000)
             metrics = [Metric(key, value, now, int(facts["evaluations"])) for key, value in facts.items()]
@@ -310,10 +311,17 @@ class Tracker:
 
     def address(self) -> str:
         """Returns the deep link of the table of children, best first; for a file, under `mlflow ui`'s usual address."""
-        server = self.uri if self.uri and self.uri.startswith("http") else "http://127.0.0.1:5000"
+        server = self._server()
         if not self.experiment:
             return server  # it was never reached
         return f"{server}/#/experiments/{self.experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+
+    def _place_of_runs(self) -> str:
+        """Returns the address to which a run's id is added to look at it, without a password: many will read it."""
+        return f"{re.sub('//[^/]*@', '//', self._server())}/#/experiments/{self.experiment}/runs/"
+
+    def _server(self) -> str:
+        return self.uri if self.uri and self.uri.startswith("http") else "http://127.0.0.1:5000"
 
 
 def _whole(run: Run, evaluation: Evaluation) -> bool:

@@ -9,7 +9,7 @@ let theme = {};
 
 function readTheme() {
   const style = getComputedStyle(document.documentElement);
-  const names = ['card', 'ink', 'soft', 'faint', 'line', 'edge', 'accent', 'star', 'wash'];
+  const names = ['card', 'ink', 'soft', 'faint', 'line', 'edge', 'accent', 'second', 'star', 'wash'];
   theme = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   theme.scale = scales[document.documentElement.dataset.theme];
   for (const m of members) m.colour = colourOf(m);
