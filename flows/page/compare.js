@@ -87,9 +87,11 @@ function way(a, b) {
   return [
     ...section('Common ancestor', make('div', { class: 'chips' }, chip(common), make('span', { class: 'note' }, `${count(a, left)}, ${count(b, right)}`))),
     ...section(`Edits from ${a.number} to ${b.number}`, ...counted, make('ol', { class: 'path' },
-      ...[...left].reverse().map((m) => item(m, 'first', `without ${show.edits(m)}`)), item(common, '', 'common ancestor'), ...right.map((m) => item(m, 'second', `with ${show.edits(m)}`)))),
+      ...[...left].reverse().map((m) => item(m, 'first', step('without', m))), item(common, '', 'common ancestor'), ...right.map((m) => item(m, 'second', step('with', m))))),
   ];
 }
+
+const step = (word, m) => (m.rules.length ? `${word} ${show.edits(m)}` : show.edits(m));
 
 function tally(m, steps) {
   const counts = new Map();

@@ -33,6 +33,6 @@ function path(m) {
   const most = Math.max(...line.map((a) => a.seconds || 0), 1e-9);
   const item = (a) => make('li', {}, dot(a), make('span', { class: 'value' }, show.error(a.error)),
     make('button', { type: 'button', onclick: pick(a) }, a.number), make('span', {}, `  ${show.edits(a)}`),
-    make('span', { class: 'spent', title: `${show.count(a.examples)} examples` }, make('i', { style: { width: `${(100 * (a.seconds || 0)) / most}%` } }), make('em', {}, show.seconds(a.seconds))));
+    make('span', { class: 'spent', title: `${show.count(a.examples)} examples` }, make('i', { style: { flexGrow: (a.seconds || 0) / most } }), make('em', {}, show.seconds(a.seconds)), make('b', { style: { flexGrow: 1 - (a.seconds || 0) / most } })));
   return make('ol', { class: 'path' }, ...line.map(item));
 }

@@ -16,8 +16,9 @@ function drawAxes() {
   const view = views[state.view];
   pen.font = FONT;
   pen.textBaseline = 'middle';
-  if (view.down) drawDown(view.down);
-  if (view.across) drawAcross(view.across, Boolean(view.down));
+  if (view.down && !best) write('No candidate is trained yet', camera.width / 2, 72, theme.soft, 'center');
+  else if (view.down) drawDown(view.down);
+  if (view.across && (best || !view.down)) drawAcross(view.across, Boolean(view.down));
   if (!view.across) drawGenerations();
 }
 
@@ -36,7 +37,7 @@ function drawDown(axis) {
   const at = (y) => (camera.y - y) / camera.ky;
   for (const [place, value] of ticks(at(bottom), at(top), axis, camera.height / 90)) {
     const y = camera.y - camera.ky * place;
-    if (state.view === 'progress' && -place < (worst + strip) / 2) continue;
+    if (y < 40 || (state.view === 'progress' && -place < (worst + strip) / 2)) continue;
     line(edge.left - 10, y, camera.width, y);
     write(String(Number(value.toPrecision(4))), edge.left - 16, y, theme.soft, 'right');
   }

@@ -49,7 +49,7 @@ const show = {
   error: (v) => (has(v) ? decimals(v) : '\u2013'),
   count(v) {
     if (!has(v)) return '\u2013';
-    for (const [unit, size] of [['G', 1e9], ['M', 1e6], ['k', 1e3]]) {
+    for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6], ['k', 1e3]]) {
       if (Math.abs(v) >= size * 0.9995) return `${Number((v / size).toPrecision(3))}${unit}`;
     }
     return String(Number(v.toPrecision(4)));

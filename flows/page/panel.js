@@ -63,7 +63,7 @@ function body(m, told, drawing) {
     ...(told.edits.length ? section(told.edits.length > 1 ? 'Edits' : 'Edit', ...told.edits.map(edit)) : []),
     ...(m.from.length ? section(m.from.length > 1 ? 'Parents' : 'Parent', ...m.from.map(origin)) : []),
     ...(m.children.length ? section(`Children (${m.children.length})`, make('div', { class: 'chips' }, ...m.children.map(chip))) : []),
-    ...section('Compare with', partners(m)),
+    ...(members.length > 1 ? section('Compare with', partners(m)) : []),
     ...curves([[told.curve, theme.accent]]),
     ...architecture(m, drawing),
     ...section('Cost', costs(told.cost), ...shares(m)),

@@ -32,7 +32,7 @@ function replayTo(until) {
   replay.front = new Set(frontAfter(replay.until));
   $('until').value = replay.until;
   const [told, end] = [replay.record[replay.until - 1], replay.record[members.length - 1]];
-  const share = told && end.area > 0 ? `, ${Math.round((100 * told.area) / end.area)} % of the last area` : '';
+  const share = told && end.area > 0 ? `, ${Math.round((100 * told.area) / end.area)} % of the final area` : '';
   $('until-value').textContent = `After ${replay.until.toLocaleString('en')} of ${members.length.toLocaleString('en')}: ` +
     (told ? `least error ${show.error(told.error)}, ${told.count} on the front${share}` : 'no result yet');
   redraw();
@@ -113,6 +113,7 @@ function startReplay() {
     replayTo(Number($('until').value));
   });
   $('play').addEventListener('click', play);
+  $('replay').hidden = !judged.length;
   drawRecord();
   replayTo(members.length);
 }
