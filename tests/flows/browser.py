@@ -74,10 +74,11 @@ class Browser:
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", {"features": [theme]})
 
-    def open(self, file: Path, fragment: str = "") -> None:
-        """Opens a file, anew if it is open already."""
+    def open(self, where: Path | str, fragment: str = "") -> None:
+        """Opens a file or an address, anew if it is open already."""
+        address = where.as_uri() if isinstance(where, Path) else where
         self.send("Page.navigate", {"url": "about:blank"})
-        self.send("Page.navigate", {"url": file.as_uri() + fragment})
+        self.send("Page.navigate", {"url": address + fragment})
 
     def value(self, code: str) -> Any:
         """Returns what an expression of JavaScript, or the promise that it is, comes to."""
