@@ -37,7 +37,7 @@ function arrange(name) {
 
 function margins() {
   const view = views[state.view];
-  return { left: view.down ? 62 : 34, right: 40, top: 54, bottom: view.down ? 66 : view.across ? 46 : 34 };
+  return { left: view.down ? 62 : 34, right: 40, top: 54, bottom: view.down ? 66 : view.across ? 46 : 48 };
 }
 
 function fit() {

@@ -80,9 +80,10 @@ class Browser:
         self.send("Page.navigate", {"url": "about:blank"})
         self.send("Page.navigate", {"url": address + fragment})
 
-    def value(self, code: str) -> Any:
-        """Returns what an expression of JavaScript, or the promise that it is, comes to."""
-        told = self.send("Runtime.evaluate", {"expression": code, "returnByValue": True, "awaitPromise": True})
+    def value(self, code: str, gesture: bool = False) -> Any:
+        """Returns what an expression of JavaScript, or the promise that it is, comes to; `gesture`: as if clicked."""
+        asked = {"expression": code, "returnByValue": True, "awaitPromise": True, "userGesture": gesture}
+        told = self.send("Runtime.evaluate", asked)
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
@@ -116,11 +117,11 @@ class Browser:
     def frame(self) -> Iterator[None]:
         """Speaks with the frame in the page, which has a process of its own, while the block runs."""
         outer, until = self.session, time.monotonic() + PATIENCE
-        while not (inner := [e for e in self.events if e.get("method") == "Target.attachedToTarget"]):
+        while not (inner := [e for e in self._told("Target.attachedToTarget") if e["targetInfo"]["type"] == "iframe"]):
             assert time.monotonic() < until, "no frame was opened"
             self.value("0")
             time.sleep(0.02)
-        self.session = inner[-1]["params"]["sessionId"]
+        self.session = inner[-1]["sessionId"]
         try:
             yield
         finally:
@@ -128,7 +129,10 @@ class Browser:
 
     def requests(self) -> list[str]:
         """Returns the addresses of all that was asked for so far."""
-        return [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+        return [event["request"]["url"] for event in self._told("Network.requestWillBeSent")]
+
+    def _told(self, method: str) -> list[dict[str, Any]]:
+        return [event["params"] for event in self.events if event.get("method") == method]
 
 
 @contextmanager
