@@ -118,7 +118,8 @@ def lineage(
     with Ledger.read(directory) as ledger:
         terminal.console().print(terminal.family(ledger, report.chosen(ledger, name, number)))
         file = directory / "lineage.html"
-        file.write_text(page(name, ledger.candidates(), ledger.evaluations()))
+        evaluations = ledger.evaluations()
+        file.write_text(page(name, ledger.candidates(), evaluations, runs=ledger.external_ids(evaluations)))
     typer.echo(f"Family tree: {file}")
 
 

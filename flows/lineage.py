@@ -15,10 +15,12 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from itertools import chain, zip_longest
 from typing import Any
 
+from flows.payoff import Payoff, controls, gains, payoffs
 from genomes import Genome, InvalidGenome
 from morphism import Certificate, Edit
 from search import Candidate, Evaluation
@@ -28,10 +30,17 @@ SCRIPTS = (
     "look",
     "layout",
     "graph",
+    "nodes",
     "labels",
+    "replay",
     "pointer",
+    "chart",
+    "costs",
+    "runs",
     "panel",
+    "compare",
     "table",
+    "edits",
     "main",
 )  # in the order of their needs
 BLOCK = 64  # candidates whose details are unpacked together
@@ -48,18 +57,28 @@ Draw = Callable[[Genome], str]
 INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
-def family(candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> dict[str, Any]:
+def family(
+    candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation], runs: Mapping[int, str] | None = None
+) -> dict[str, Any]:
     """Returns what the page tells of a family, as JSON values: `members` and `details`, both by rising number.
 
     A candidate without an evaluation has the status `pending`. Parents that are not in `candidates` are left out.
+
+    Args:
+        candidates: by number.
+        evaluations: by number.
+        runs: MLflow's ids of those that it shows, by number.
     """
+    gained, against, known = gains(candidates, evaluations), controls(candidates, evaluations), runs or {}
     numbers = sorted(candidates)
     pairs = [(candidates[number], evaluations.get(number, Evaluation(number, "lost"))) for number in numbers]
     members = [_member(candidate, evaluation) for candidate, evaluation in pairs]
     for member in members:
         member["status"] = member["status"] if member["number"] in evaluations else "pending"
         member["parents"] = [parent for parent in member["parents"] if parent in candidates]
-    return {"members": members, "details": [_detail(candidate, evaluation) for candidate, evaluation in pairs]}
+        member["gain"], member["against"] = _short(gained.get(member["number"])), against.get(member["number"])
+    details = [{**_detail(c, evaluation), "run": known.get(c.number)} for c, evaluation in pairs]
+    return {"members": members, "details": details}
 
 
 def page(
@@ -67,6 +86,8 @@ def page(
     candidates: Mapping[int, Candidate],
     evaluations: Mapping[int, Evaluation],
     draw: Draw | None = None,
+    runs: Mapping[int, str] | None = None,
+    place: str = "",
 ) -> str:
     """Returns the page as HTML in ASCII.
 
@@ -76,12 +97,16 @@ def page(
         evaluations: by number; those that are missing are shown as pending.
         draw: makes a genome's picture, an SVG; that of `genomes.drawing` by default. The best candidate's ancestors,
             the front, the best and the newest come first; those beyond `PICTURES` or `CHARACTERS` go without.
+        runs: MLflow's ids of those candidates that it shows, by number.
+        place: the address to which a run's id is added to look at it; empty if it is not known.
     """
-    told = family(candidates, evaluations)
+    told = family(candidates, evaluations, runs)
     columns = {name: [member[name] for member in told["members"]] for name in told["members"][0]} if candidates else {}
     document = {
         "title": _visible(title),
+        "place": place,
         "columns": columns,
+        "payoffs": [_worth(payoff) for payoff in payoffs(candidates, evaluations)],
         "block": BLOCK,
         "details": [_pack(block) for block in _blocks(told["details"], BLOCK)],
         "sheet": SHEET,
@@ -106,6 +131,11 @@ def _member(candidate: Candidate, evaluation: Evaluation) -> dict[str, Any]:
         **{name: _short(evaluation.objectives.get(name)) for name in OBJECTIVES},
         **{name: _short(evaluation.cost.get(name)) for name in COSTS},
     }
+
+
+def _worth(payoff: Payoff) -> dict[str, Any]:
+    ends = {name: _short(getattr(payoff, name)) for name in ("mean", "low", "high", "best")}
+    return {**asdict(payoff), **ends, "rule": _visible(payoff.rule)}
 
 
 def _detail(candidate: Candidate, evaluation: Evaluation) -> dict[str, Any]:

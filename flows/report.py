@@ -61,20 +61,6 @@ def axes(ledger: Ledger) -> tuple[str, ...]:
     return names if len(names) > 1 else AXES
 
 
-def gains(candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> dict[int, float]:
-    """Returns for each child whose parent has a no-op control of the same fidelity: the control's error minus its own.
-
-    Both started from the same weights and were trained for as many examples, so a positive gain is the edit's merit.
-    """
-    good = {n: c for n, c in candidates.items() if c.parents and _ok(evaluations, n)}
-    controls = {(c.parents[0], c.fidelity): evaluations[n] for n, c in good.items() if c.control}
-    return {
-        n: controls[c.parents[0], c.fidelity].objectives["error"] - evaluations[n].objectives["error"]
-        for n, c in good.items()
-        if c.edits and (c.parents[0], c.fidelity) in controls
-    }
-
-
 def judgements(ledger: Ledger) -> dict[int, float]:
     """Returns the error that selection takes each success to have, by number, with all that is known by now.
 
@@ -100,10 +86,6 @@ def proofs(certificates: Iterable[Certificate]) -> dict[str, float]:
 
 def _seen(evaluation: Evaluation, judgements: Mapping[int, float]) -> dict[str, float]:
     return {"judged_error": judgements[evaluation.number]} if evaluation.number in judgements else {}
-
-
-def _ok(evaluations: Mapping[int, Evaluation], number: int) -> bool:
-    return number in evaluations and evaluations[number].ok
 
 
 def tags(name: str, candidate: Candidate, evaluation: Evaluation) -> dict[str, str]:
@@ -139,11 +121,20 @@ def child_files(candidate: Candidate, evaluation: Evaluation) -> dict[str, str]:
     return told
 
 
-def artifacts(ledger: Ledger, name: str, directory: Path) -> dict[str, float]:
-    """Writes the search run's artifacts into a directory and returns its metrics."""
+def artifacts(ledger: Ledger, name: str, directory: Path, place: str = "") -> dict[str, float]:
+    """Writes the search run's artifacts into a directory and returns its metrics.
+
+    Args:
+        ledger: of the search.
+        name: of the search.
+        directory: to write into.
+        place: the address to which a run's id is added to look at it; empty if it is not known.
+    """
     candidates, evaluations, spent = ledger.candidates(), ledger.evaluations(), ledger.spent()
     best_ones = front(ledger)
-    (directory / "lineage.html").write_text(page(name, candidates, evaluations))
+    (directory / "lineage.html").write_text(
+        page(name, candidates, evaluations, runs=ledger.external_ids(evaluations), place=place)
+    )
     seen = judgements(ledger)
     rows = [{"number": e.number, **e.objectives, **e.cost, **_seen(e, seen)} for e in best_ones]
     (directory / "front.json").write_text(json.dumps(rows, indent=1))

@@ -17,6 +17,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from flows import report
+from flows.payoff import payoffs
 from morphism import Certificate
 from search import Budget, Candidate, Evaluation, Ledger, Progress
 from training.measurement import LATENCY
@@ -195,23 +196,20 @@ def _certificates(candidates: dict[int, Candidate], evaluations: dict[int, Evalu
 
 
 def _gains(candidates: dict[int, Candidate], evaluations: dict[int, Evaluation], screen: Console) -> None:
-    gains = report.gains(candidates, evaluations)
-    if not gains:
+    found = [payoff for payoff in payoffs(candidates, evaluations) if payoff.compared]
+    if not found:
         screen.print("Gain over the no-op control: no parent has a control and another child yet")
         return
-    by_edit: dict[str, list[float]] = {}
-    for number, gain in gains.items():
-        for rule in {edit.rule for edit in candidates[number].edits}:
-            by_edit.setdefault(rule, []).append(gain)
     table = Table(
         title="Gain over the no-op control, which is the parent trained on as long (children with this edit)",
         title_justify="left",
         title_style="bold",
     )
-    for column in ("edit", "children", "mean gain", "best gain"):
+    for column in ("edit", "children", "mean gain", "95 % interval", "best gain"):
         table.add_column(column, justify="left" if column == "edit" else "right")
-    for rule, values in sorted(by_edit.items(), key=lambda item: -sum(item[1]) / len(item[1])):
-        table.add_row(rule, str(len(values)), f"{sum(values) / len(values):+.4f}", f"{max(values):+.4f}")
+    for payoff in found:
+        interval = "" if payoff.low is None else f"{payoff.low:+.4f} to {payoff.high:+.4f}"
+        table.add_row(payoff.rule, str(payoff.compared), f"{payoff.mean:+.4f}", interval, f"{payoff.best:+.4f}")
     screen.print(table)
 
 

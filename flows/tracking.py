@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
@@ -27,6 +28,7 @@ from flows.home import BadInput, Home, redacted
 from flows.settings import DEFAULTS
 from search import Candidate, Evaluation, Ledger, Retraining, Retrainings
 
+LOCAL = "http://127.0.0.1:5000"  # the usual address of `mlflow ui`
 LINKS = 8  # to members of the front; the UI folds a longer description under a gradient that swallows clicks
 SECONDS_BETWEEN_DRAINS = 2.0
 SECONDS_BETWEEN_TRIES = 60.0  # at most, while the server is dead
@@ -118,7 +120,7 @@ class Tracker:
             Exception: as `drain`.
         """
         with Ledger.read(self.directory) as ledger, tempfile.TemporaryDirectory() as scratch:
-            facts = report.artifacts(ledger, self.name, Path(scratch))
+            facts = report.artifacts(ledger, self.name, Path(scratch), self._place_of_runs())
             self.client.log_artifacts(self.run, scratch)
             now = int(time.time() * 1000)
             metrics = [Metric(key, value, now, int(facts["evaluations"])) for key, value in facts.items()]
@@ -323,10 +325,18 @@ class Tracker:
 
     def address(self) -> str:
         """Returns the deep link of the table of children, best first; for a file, under `mlflow ui`'s usual address."""
-        server = redacted(self.uri) if self.uri and self.uri.startswith("http") else "http://127.0.0.1:5000"
+        server = self._server()
         if not self.experiment:
             return server  # it was never reached
         return f"{server}/#/experiments/{self.experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+
+    def _place_of_runs(self) -> str:
+        """Returns the address to which a run's id is added to look at it."""
+        return f"{self._server()}/#/experiments/{self.experiment}/runs/"
+
+    def _server(self) -> str:
+        """Returns the address of the server without a password, since many will read it."""
+        return re.sub("//[^/]*@", "//", self.uri) if self.uri and self.uri.startswith("http") else LOCAL
 
 
 def _whole(run: Run, evaluation: Evaluation) -> bool:

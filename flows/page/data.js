@@ -1,4 +1,4 @@
-// data: the family read from the page, and what follows from it (children, best, front, gains).
+// data: the family read from the page, and what follows from it (children, best, front).
 
 addEventListener('error', (event) => (document.body.dataset.error = event.message));
 addEventListener('unhandledrejection', (event) => (document.body.dataset.error = String(event.reason)));
@@ -15,12 +15,11 @@ const front = frontOf(ranked);
 const rules = [...new Set(members.flatMap((m) => m.rules))].sort();
 for (const m of front) m.front = true;
 findHeirs();
-findGains();
 
 function read(columns) {
   const names = Object.keys(columns);
   return (columns.number || []).map((_, i) => {
-    const m = { index: i, children: [], depth: 0, gain: null, front: false, matches: true };
+    const m = { index: i, children: [], depth: 0, front: false, matches: true };
     for (const name of names) m[name] = columns[name][i];
     return m;
   });
@@ -31,6 +30,7 @@ function relate() {
     m.from = m.parents.map((number) => byNumber.get(number)).filter((p) => p && p.number < m.number);
     m.parent = m.from[0] || null;
     m.founder = !m.parent;
+    m.rival = byNumber.get(m.against) || null;
     m.failed = m.status !== 'ok' && m.status !== 'pending';
     if (m.parent) m.depth = m.parent.depth + 1;
     for (const p of new Set(m.from)) p.children.push(m);
@@ -50,16 +50,6 @@ function findHeirs() {
     const sons = m.children.filter((child) => child.parent === m);
     m.heir = sons.reduce((a, b) => (a === null || b.reach < a.reach ? b : a), null);
     m.reach = Math.min(own, m.heir ? m.heir.reach : Infinity);
-  }
-}
-
-// The gain of a child is the error of its parent's continuation without change, at the same fidelity, minus its own.
-function findGains() {
-  for (const m of judged) {
-    if (!m.rules.length || !m.parent) continue;
-    const same = (c) => c.control && c.parent === m.parent && c.fidelity === m.fidelity;
-    const control = m.parent.children.find((c) => same(c) && c.status === 'ok' && c.error !== null);
-    if (control) [m.gain, m.twinControl] = [control.error - m.error, control];
   }
 }
 

@@ -3,7 +3,7 @@
 const canvas = $('canvas');
 const pen = canvas.getContext('2d');
 const camera = { x: 0, y: 0, kx: 1, ky: 1, width: 1, height: 1, radius: 4 };
-const state = { view: 'tree', chosen: null, hovered: null, line: new Set(), bestLine: new Set(), moved: null };
+const state = { view: 'tree', chosen: null, other: null, hovered: null, line: new Set(), otherLine: new Set(), bestLine: new Set(), moved: null };
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 let waiting = false;
 
@@ -20,7 +20,7 @@ function resize() {
   const { width, height } = canvas.getBoundingClientRect();
   if (!width) return;
   const ratio = devicePixelRatio || 1;
-  Object.assign(camera, { width, height: height - $('legend').offsetHeight });
+  Object.assign(camera, { width, height: height - $('foot').offsetHeight });
   [canvas.width, canvas.height] = [width * ratio, height * ratio];
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
 }
@@ -37,7 +37,7 @@ function arrange(name) {
 
 function margins() {
   const view = views[state.view];
-  return { left: view.down ? 62 : 34, right: 40, top: 54, bottom: view.down ? 66 : view.across ? 46 : 34 };
+  return { left: view.down ? 62 : 34, right: 40, top: 54, bottom: view.down ? 66 : view.across ? 46 : 48 };
 }
 
 function fit() {
@@ -81,7 +81,7 @@ function project(now) {
   const t = state.moved === null ? 1 : Math.min((now - state.moved) / 450, 1);
   const eased = 1 - (1 - t) ** 3;
   for (const m of members) {
-    m.shown = m.place !== null;
+    m.shown = m.place !== null && (state.view !== 'front' || m.index < replay.until);
     if (!m.shown) continue;
     [m.sx, m.sy] = [camera.x + camera.kx * m.place[0], camera.y + camera.ky * m.place[1]];
     if (t < 1 && m.was) [m.sx, m.sy] = [m.was[0] + (m.sx - m.was[0]) * eased, m.was[1] + (m.sy - m.was[1]) * eased];
@@ -107,7 +107,7 @@ function draw(now) {
   state.ready = true;
 }
 
-const marked = (m) => state.line.has(m) || m === best || m === state.hovered || m === state.chosen;
+const marked = (m) => state.line.has(m) || state.otherLine.has(m) || m === best || m === state.hovered || m === state.chosen;
 
 function radiusOf() {
   const view = views[state.view];
@@ -151,16 +151,17 @@ function stroke(path, width, alpha) {
   pen.globalAlpha = 1;
 }
 
-// The ancestry of the selected member, its second parents, and that of the best where another one is selected.
+// The ancestry of the selected member, its second parents, and that of whom it is compared with, else that of the best.
 function drawLines() {
   const [chosen, top, second] = [new Path2D(), new Path2D(), new Path2D()];
+  const beside = state.other ? state.otherLine : state.bestLine;
   for (const m of state.line) {
     if (m.parent && m.shown && m.parent.shown) bend(chosen, m.parent, m);
     for (const p of m.from.slice(1)) if (p.shown && m.shown && p !== m.parent) bend(second, p, m);
   }
-  for (const m of state.bestLine) if (m.parent && m.shown && m.parent.shown && !state.line.has(m)) bend(top, m.parent, m);
+  for (const m of beside) if (m.parent && m.shown && m.parent.shown && !state.line.has(m)) bend(top, m.parent, m);
   pen.lineJoin = 'round';
-  strokeLine(top, theme.star);
+  strokeLine(top, state.other ? theme.second : theme.star);
   strokeLine(chosen, theme.accent);
   pen.setLineDash([3, 4]);
   stroke(second, 1.3, state.view === 'front' ? 0.3 : 0.65);
@@ -176,76 +177,4 @@ function strokeLine(path, colour) {
   stroke(path, camera.radius * 2 + 7, 1);
   pen.strokeStyle = theme.wash;
   return stroke(path, camera.radius * 2 + 4, 1);
-}
-
-function drawNode(m) {
-  const r = camera.radius + (m === best || m === state.hovered || m === state.chosen ? 2.5 : state.line.has(m) && !cased() && state.view !== 'front' ? 1 : 0);
-  pen.globalAlpha = !m.matches && m !== state.chosen ? 0.12 : state.view === 'front' && !m.front && !marked(m) ? 0.5 : 1;
-  pen.fillStyle = pen.strokeStyle = m.colour;
-  if (m === best) return drawStar(m, Math.max(r + 3, 9));
-  if (m.failed) drawCross(m, r * 0.72);
-  else if (m.status === 'pending') drawRing(m, r - 0.75, [2, 2]);
-  else if (m.twin !== null) drawRing(m, r - 0.75, []);
-  else drawSolid(m, r);
-  if (m === state.chosen || m === state.hovered) drawHalo(m, r);
-  pen.globalAlpha = 1;
-}
-
-function drawSolid(m, r) {
-  pen.beginPath();
-  if (m.control) {
-    pen.moveTo(m.sx, m.sy - r * 1.2);
-    for (const [x, y] of [[1.2, 0], [0, 1.2], [-1.2, 0]]) pen.lineTo(m.sx + r * x, m.sy + r * y);
-    pen.closePath();
-  } else pen.arc(m.sx, m.sy, r, 0, 7);
-  pen.fill();
-  if (r < 4) return;
-  pen.strokeStyle = theme.card;
-  pen.lineWidth = 1;
-  pen.stroke();
-}
-
-function drawRing(m, r, dashes) {
-  pen.beginPath();
-  pen.arc(m.sx, m.sy, Math.max(r, 1.2), 0, 7);
-  pen.fillStyle = theme.card;
-  pen.fill();
-  pen.setLineDash(dashes);
-  pen.lineWidth = r > 4 ? 2.2 : 1.4;
-  pen.stroke();
-  pen.setLineDash([]);
-}
-
-function drawCross(m, r) {
-  pen.beginPath();
-  for (const side of [-1, 1]) {
-    pen.moveTo(m.sx - r, m.sy - r * side);
-    pen.lineTo(m.sx + r, m.sy + r * side);
-  }
-  pen.lineWidth = r > 4 ? 2.2 : 1.4;
-  pen.stroke();
-}
-
-function drawHalo(m, r) {
-  pen.beginPath();
-  pen.arc(m.sx, m.sy, r + 3, 0, 7);
-  pen.strokeStyle = m === state.chosen ? theme.accent : theme.soft;
-  pen.lineWidth = 2;
-  pen.stroke();
-}
-
-function drawStar(m, r) {
-  pen.beginPath();
-  for (let k = 0; k < 10; k++) {
-    const [angle, size] = [(k * Math.PI) / 5 - Math.PI / 2, k % 2 ? r * 0.46 : r];
-    pen.lineTo(m.sx + size * Math.cos(angle), m.sy + size * Math.sin(angle));
-  }
-  pen.closePath();
-  pen.fillStyle = theme.star;
-  pen.strokeStyle = theme.card;
-  pen.lineWidth = 3;
-  pen.stroke();
-  pen.fill();
-  if (m === state.chosen || m === state.hovered) drawHalo(m, r - 1);
-  pen.globalAlpha = 1;
 }

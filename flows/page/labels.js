@@ -1,4 +1,4 @@
-// labels: axes, the front's line, and the words beside members and edges where there is room for them.
+// labels: axes, and the words beside members and edges where there is room for them.
 
 const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif';
 
@@ -16,8 +16,9 @@ function drawAxes() {
   const view = views[state.view];
   pen.font = FONT;
   pen.textBaseline = 'middle';
-  if (view.down) drawDown(view.down);
-  if (view.across) drawAcross(view.across, Boolean(view.down));
+  if (view.down && !best) write('No candidate is trained yet', camera.width / 2, 72, theme.soft, 'center');
+  else if (view.down) drawDown(view.down);
+  if (view.across && (best || !view.down)) drawAcross(view.across, Boolean(view.down));
   if (!view.across) drawGenerations();
 }
 
@@ -36,7 +37,7 @@ function drawDown(axis) {
   const at = (y) => (camera.y - y) / camera.ky;
   for (const [place, value] of ticks(at(bottom), at(top), axis, camera.height / 90)) {
     const y = camera.y - camera.ky * place;
-    if (state.view === 'progress' && -place < (worst + strip) / 2) continue;
+    if (y < 40 || (state.view === 'progress' && -place < (worst + strip) / 2)) continue;
     line(edge.left - 10, y, camera.width, y);
     write(String(Number(value.toPrecision(4))), edge.left - 16, y, theme.soft, 'right');
   }
@@ -71,38 +72,29 @@ function drawGenerations() {
   }
 }
 
-function drawFront() {
-  const points = [...front].reverse().filter((m) => m.shown);
-  if (!points.length) return;
-  const path = new Path2D();
-  points.forEach((m, i) => {
-    if (i) path.lineTo(m.sx, points[i - 1].sy);
-    else path.moveTo(m.sx, 34);
-    path.lineTo(m.sx, m.sy);
-  });
-  path.lineTo(camera.width, points[points.length - 1].sy);
-  pen.strokeStyle = theme.star;
-  stroke(path, 2.5, 1);
-}
-
 // Words are written where they meet no other words, the most important members first.
 function drawLabels(nodes) {
-  const taken = [];
-  const weight = (m) => (m === state.chosen ? 4 : m === state.hovered ? 4 : m === best ? 3 : 0) + (state.line.has(m) ? 1 : 0) + (state.view === 'front' && m.front ? 2 : 0);
-  const roomy = camera.radius > 6.5 || (state.view === 'progress' && members.length < 150);
-  const wanted = nodes.filter((m) => m.matches && (weight(m) > (roomy ? 0 : 1) || camera.radius > 6.5)).sort((a, b) => weight(b) - weight(a));
-  for (const m of wanted.slice(0, 500)) label(m, taken, weight(m));
+  const taken = state.view === 'front' ? labelFronts() : [];
+  const weight = (m) => (pointed(m) ? 4 : m === best ? 3 : 0) + (state.line.has(m) || state.otherLine.has(m) ? 1 : 0) + (state.view === 'front' && replay.front.has(m) ? 2 : 0);
+  const every = spacious();
+  const roomy = every || (state.view === 'progress' && members.length < 150);
+  const wanted = nodes.filter((m) => m.matches && (every || weight(m) > (roomy ? 0 : 1))).sort((a, b) => weight(b) - weight(a));
+  for (const m of wanted.slice(0, 500)) label(m, taken, weight(m), every);
   if (views[state.view].edges && !views[state.view].down && camera.ky > 20 && !stacked()) for (const m of nodes) edgeLabel(m, taken);
 }
 
-function label(m, taken, weight) {
-  const words = camera.radius > 6.5 || weight > 1 ? `${m.number}${m.error !== null ? `  ${show.error(m.error)}` : ''}` : String(m.number);
+// Whether there is room for a word at each member; in a scatter only if there are few, or from near by.
+const spacious = () => camera.radius > 6.5 && (!views[state.view].down || members.length < 60 || camera.kx > 2.5 * camera.home[0]);
+
+function label(m, taken, weight, every) {
+  const words = every || weight > 1 ? `${m.number}${m.error !== null ? `  ${show.error(m.error)}` : ''}` : String(m.number);
   const width = pen.measureText(words).width;
+  const x = Math.max(Math.min(m.sx, camera.width - width / 2 - 8), (views[state.view].down ? margins().left - 8 : 8) + width / 2);
   const y = m.sy + camera.radius + (m === best ? 17 : 12);
-  const box = [m.sx - width / 2 - 4, y - 7, m.sx + width / 2 + 4, y + 7];
-  if (weight < 4 && crowded(box, taken, m)) return;
+  const box = [x - width / 2 - 4, y - 7, x + width / 2 + 4, y + 7];
+  if (weight < 4 && crowded(box, taken)) return;
   taken.push(box);
-  write(words, m.sx, y, weight ? theme.ink : theme.soft, 'center');
+  write(words, x, y, weight ? theme.ink : theme.soft, 'center');
   if (stacked()) editBelow(m, y + 15, taken);
 }
 

@@ -90,7 +90,7 @@ function ticks(low, high, axis, count) {
   if (axis.log) return logTicks(low, high, count);
   const raw = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = Math.max([1, 2, 5, 10].map((k) => k * power).find((s) => s >= raw), 1);
+  const step = Math.max([1, 2, 5, 10].map((k) => k * power).find((s) => s >= raw), axis.least ?? 1);
   const found = [];
   for (let v = Math.ceil(low / step) * step; v <= high; v += step) found.push([v + 0, v + 0]); // never -0
   return found;

@@ -9,7 +9,7 @@ let theme = {};
 
 function readTheme() {
   const style = getComputedStyle(document.documentElement);
-  const names = ['card', 'ink', 'soft', 'faint', 'line', 'edge', 'accent', 'star', 'wash'];
+  const names = ['card', 'ink', 'soft', 'faint', 'line', 'edge', 'accent', 'second', 'star', 'wash'];
   theme = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   theme.scale = scales[document.documentElement.dataset.theme];
   for (const m of members) m.colour = colourOf(m);
@@ -49,7 +49,7 @@ const show = {
   error: (v) => (has(v) ? decimals(v) : '\u2013'),
   count(v) {
     if (!has(v)) return '\u2013';
-    for (const [unit, size] of [['G', 1e9], ['M', 1e6], ['k', 1e3]]) {
+    for (const [unit, size] of [['T', 1e12], ['G', 1e9], ['M', 1e6], ['k', 1e3]]) {
       if (Math.abs(v) >= size * 0.9995) return `${Number((v / size).toPrecision(3))}${unit}`;
     }
     return String(Number(v.toPrecision(4)));

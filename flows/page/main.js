@@ -1,6 +1,7 @@
 // main: header, tabs, filters and theme, and the first drawing.
 
-const tabs = [...Object.entries(views).map(([name, view]) => [name, view.title]), ['table', 'Table']];
+const tabs = [...Object.entries(views).map(([name, view]) => [name, view.title]), ['edits', 'Edits'], ['table', 'Table']];
+const paneOf = (name) => ({ edits: 'worth', table: 'list' })[name] || 'graph';
 let shown = 'tree';
 
 function header() {
@@ -29,17 +30,17 @@ function showTab(name) {
     tab.setAttribute('aria-selected', String(on));
     tab.tabIndex = on ? 0 : -1;
   }
-  $('list').hidden = name !== 'table';
-  $('graph').hidden = name === 'table';
+  for (const id of ['graph', 'worth', 'list']) $(id).hidden = id !== paneOf(name);
   document.body.dataset.view = name;
   if (name === 'table') return sortRows();
+  if (name === 'edits') return showEdits();
   resize();
   return arrange(name);
 }
 
 function buildTabs() {
   $('tabs').replaceChildren(...tabs.map(([name, title]) => make('button', {
-    type: 'button', role: 'tab', 'data-name': name, 'aria-controls': name === 'table' ? 'list' : 'graph', onclick: () => showTab(name),
+    type: 'button', role: 'tab', 'data-name': name, 'aria-controls': paneOf(name), onclick: () => showTab(name),
   }, title)));
   $('tabs').addEventListener('keydown', (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -92,7 +93,9 @@ function setTheme(name) {
   document.documentElement.dataset.theme = name;
   readTheme();
   $('ramp').style.background = `linear-gradient(90deg, ${theme.scale.join(',')})`;
-  if (state.chosen) choose(state.chosen);
+  if (state.other) compare(state.other);
+  else if (state.chosen) choose(state.chosen);
+  if (shown === 'edits') showEdits();
   rows();
   redraw();
 }
@@ -105,18 +108,20 @@ function start() {
     $(id).addEventListener('click', action);
   }
   $('enlarged').addEventListener('click', (event) => event.target.tagName === 'IMG' || $('enlarged').close());
-  addEventListener('resize', () => shown === 'table' ? rows() : (resize(), camera.moved ? redraw() : fit()));
+  addEventListener('resize', () => paneOf(shown) !== 'graph' ? rows() : (resize(), camera.moved ? redraw() : fit()));
   header();
   buildTabs();
   buildFilters();
   heads();
-  // `lineage.html#front` opens on that view, `#12` or `#front/12` with that candidate selected.
-  const [view, number] = (/^#(?:([a-z]+)\/?)?(\d+)?$/.exec(location.hash) || []).slice(1);
+  startReplay();
+  // `lineage.html#front` opens on that view, `#12` or `#front/12` with that candidate selected, `#12~7` compared with 7.
+  const [view, number, other] = (/^#(?:([a-z]+)\/?)?(\d+)?(?:~(\d+))?$/.exec(location.hash) || []).slice(1);
   showTab(tabs.some(([name]) => name === view) ? view : 'tree');
   filter();
   const first = byNumber.get(Number(number ?? NaN)) || best || members[0];
   if (first) choose(first);
   else $('panel').append(make('p', { class: 'note' }, 'The family has no member yet.'));
+  if (first && byNumber.has(Number(other ?? NaN))) compare(byNumber.get(Number(other)));
   draw(performance.now());
 }
 

@@ -1,6 +1,7 @@
 // panel: what there is to know of the selected member.
 
 function choose(m, bring = false) {
+  endComparison();
   state.chosen = m;
   state.line = new Set(ancestry(m));
   state.bestLine = new Set(best ? ancestry(best) : []);
@@ -12,7 +13,8 @@ function choose(m, bring = false) {
 }
 
 const dot = (m) => make('i', { style: { background: m.colour } });
-const chip = (m) => make('button', { type: 'button', class: 'link', onclick: () => choose(m, true) }, dot(m), m.number);
+const pick = (m) => (event) => (event.shiftKey ? compare(m, true) : choose(m, true));
+const chip = (m) => make('button', { type: 'button', class: 'link', onclick: pick(m) }, dot(m), m.number);
 const section = (title, ...content) => [make('h3', {}, title), ...content];
 const quality = (gain) => (gain > 0 ? 'good' : gain < 0 ? 'bad' : '');
 
@@ -35,8 +37,8 @@ function head(m) {
     make('h2', {}, `Candidate ${m.number}`),
     make('div', { class: 'badges' }, ...badges(m)),
     make('dl', { class: 'tiles' }, tile('Error', show.error(m.error)), tile('Parameters', show.count(m.parameters)), tile('MACs', show.count(m.macs))),
-    m.gain === null ? '' : make('p', { class: 'gain' }, make('b', { class: quality(m.gain) }, `${Math.abs(m.gain).toFixed(4)} ${m.gain < 0 ? 'more' : 'less'} error`),
-      ' than ', chip(m.twinControl), ', the parent trained as long without change'),
+    m.rival === null ? '' : make('p', { class: 'gain' }, make('b', { class: quality(m.gain) }, `${Math.abs(m.gain).toFixed(4)} ${m.gain < 0 ? 'more' : 'less'} error`),
+      ' than ', chip(m.rival), ', the parent trained as long without change'),
   ];
 }
 
@@ -61,10 +63,12 @@ function body(m, told, drawing) {
     ...(told.edits.length ? section(told.edits.length > 1 ? 'Edits' : 'Edit', ...told.edits.map(edit)) : []),
     ...(m.from.length ? section(m.from.length > 1 ? 'Parents' : 'Parent', ...m.from.map(origin)) : []),
     ...(m.children.length ? section(`Children (${m.children.length})`, make('div', { class: 'chips' }, ...m.children.map(chip))) : []),
-    ...curves(told.curve),
+    ...(members.length > 1 ? section('Compare with', partners(m)) : []),
+    ...curves([[told.curve, theme.accent]]),
     ...architecture(m, drawing),
-    ...section('Cost', costs(told.cost)),
+    ...section('Cost', costs(told.cost), ...shares(m)),
     ...others(told.objectives, told.machine),
+    ...(has(told.run) ? section('MLflow run', ...runOf(told.run)) : []),
     ...(m.founder ? [] : section('Ancestry', path(m))),
     make('p', { class: 'note', style: { marginTop: '16px' } }, `Schedule ${show.count(m.fidelity)} examples. Genome ${told.digest.slice(0, 12)}.`),
   ];
@@ -88,13 +92,6 @@ function edit(entry) {
     make('dl', {}, ...facts.flatMap(([name, value]) => [make('dt', {}, name), make('dd', {}, value)])));
 }
 
-function costs(cost) {
-  const units = [['seconds', 'Time', show.seconds], ['examples', 'Examples', show.count], ['macs', 'MACs', show.count]];
-  const row = ([name, title, format]) => make('tr', {}, make('th', { scope: 'row' }, title), make('td', {}, format(cost[name])), make('td', {}, format(cost[`lineage_${name}`])));
-  return make('table', {}, make('thead', {}, make('tr', {}, make('th'), make('th', { scope: 'col' }, 'own'), make('th', { scope: 'col' }, 'with ancestors'))),
-    make('tbody', {}, ...units.map(row)));
-}
-
 function others(objectives, machine) {
   const rows = Object.entries(objectives).filter(([name]) => !['error', 'parameters', 'macs'].includes(name));
   if (!rows.length) return [];
@@ -103,45 +100,18 @@ function others(objectives, machine) {
     ...Object.entries(machine).map(([name, value]) => make('p', { class: 'note' }, `${name.replaceAll('_', ' ')}: ${value}`)));
 }
 
-function architecture(m, drawing) {
+const architecture = (m, drawing) => section('Architecture', portrait(m, drawing));
+
+function portrait(m, drawing) {
   if (!drawing) {
     const why = m.failed ? 'There is none of this candidate.' : 'Left out to keep this page small. The pictures of the best, of its ancestors, of the front and of the newest are here.';
-    return section('Architecture', make('p', { class: 'note' }, why));
+    return make('p', { class: 'note' }, why);
   }
   const address = `data:image/svg+xml,${encodeURIComponent(drawing)}`;
   const enlarge = () => {
     $('enlarged').querySelector('img').src = address;
     $('enlarged').showModal();
   };
-  return section('Architecture', make('button', { type: 'button', class: 'picture', title: 'Enlarge', onclick: enlarge },
-    make('img', { src: address, alt: `Architecture of candidate ${m.number}` })));
-}
-
-function path(m) {
-  const item = (a) => make('li', {}, dot(a), make('span', { class: 'value' }, show.error(a.error)),
-    make('button', { type: 'button', onclick: () => choose(a, true) }, a.number), make('span', {}, `  ${show.edits(a)}`));
-  return make('ol', { class: 'path' }, ...ancestry(m).reverse().map(item));
-}
-
-// One small chart for each column of the learning curve; the first of these columns that is there counts along x.
-function curves(curve) {
-  const across = ['examples', 'step', 'epoch', 'seconds'].find((name) => curve[name]);
-  const names = Object.keys(curve).filter((name) => name !== across && curve[name].filter(has).length > 1)
-    .sort((a, b) => (a === 'learning_rate') - (b === 'learning_rate')); // what it is about comes first
-  return names.slice(0, 4).flatMap((name) => section(`Learning curve: ${name.replaceAll('_', ' ')}`, chart(curve[across] || curve[name].map((_, i) => i), curve[name], across)));
-}
-
-function chart(xs, ys, across) {
-  const [w, h, left, bottom, top] = [336, 112, 44, 20, 8];
-  const points = xs.map((x, i) => [x, ys[i]]).filter(([x, y]) => has(x) && has(y));
-  const [[x0, x1], [y0, y1]] = extent(points);
-  const at = ([x, y]) => [left + ((x - x0) / (x1 - x0)) * (w - left - 8), top + ((y1 - y) / (y1 - y0)) * (h - top - bottom)];
-  const end = at(points[points.length - 1]);
-  return svg('svg', { class: 'chart', viewBox: `0 0 ${w} ${h}`, role: 'img', 'aria-label': `from ${show.error(points[0][1])} to ${show.error(points[points.length - 1][1])}` },
-    ...[y1, y0].flatMap((y) => [svg('line', { class: 'axis', x1: left, x2: w - 8, y1: at([x0, y])[1], y2: at([x0, y])[1] }),
-      svg('text', { x: left - 6, y: at([x0, y])[1] + 4, 'text-anchor': 'end' }, String(Number(y.toPrecision(3))))]),
-    svg('text', { x: left, y: h - 4 }, show.count(x0)),
-    svg('text', { x: w - 8, y: h - 4, 'text-anchor': 'end' }, `${show.count(x1)}${across ? ` ${across}` : ''}`),
-    svg('polyline', { points: points.map((p) => at(p).map((v) => v.toFixed(1)).join(',')).join(' '), style: { stroke: theme.accent } }),
-    svg('circle', { cx: end[0], cy: end[1], r: 3.5, style: { fill: theme.accent } }));
+  return make('button', { type: 'button', class: 'picture', title: 'Enlarge', onclick: enlarge },
+    make('img', { src: address, alt: `Architecture of candidate ${m.number}` }));
 }

@@ -59,7 +59,7 @@ function wordsOf(m) {
     make('b', {}, `${m.number}${m === best ? ' \u00b7 best' : ''}`),
     make('span', {}, m.error === null ? show.status(m) : facts.join(' \u00b7 ')),
     make('span', {}, show.edits(m) + parents),
-    m.gain === null ? '' : make('span', {}, `${show.gain(m.gain)} against the no-op control`),
+    m.rival === null ? '' : make('span', {}, `${show.gain(m.gain)} against the no-op control`),
   ];
 }
 
@@ -107,7 +107,7 @@ for (const name of ['pointerup', 'pointercancel']) {
     hover(event);
     const box = canvas.getBoundingClientRect();
     const found = state.hovered || nearestEdge(event.clientX - box.left, event.clientY - box.top);
-    if (found) choose(found);
+    if (found) pick(found)(event);
   });
 }
 
@@ -145,6 +145,6 @@ canvas.addEventListener('keydown', (event) => {
   const key = keys[event.key] || keys[event.key.toLowerCase()];
   if (!key || event.ctrlKey || event.metaKey || event.altKey || !state.chosen) return;
   event.preventDefault();
-  const next = key(state.chosen);
-  if (next) choose(next, true);
+  const next = key((event.shiftKey && state.other) || state.chosen);
+  if (next) pick(next)(event);
 });

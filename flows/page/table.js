@@ -61,7 +61,7 @@ function row(m, i) {
     const kind = name === 'gain' ? quality(m.gain) : name === 'status' && m.failed ? 'bad' : '';
     return make('td', { class: `${words ? 'words ' : ''}${kind}`, title: name === 'rules' && text(m) }, name === 'error' && m.error !== null ? make('span', { class: 'swatch' }, dot(m)) : '', text(m));
   });
-  return make('tr', { class: `row ${m === state.chosen ? 'chosen' : ''}`, 'aria-rowindex': i + 2, 'data-number': m.number, onclick: () => choose(m) }, ...cells);
+  return make('tr', { class: `row ${m === state.chosen ? 'chosen' : ''}`, 'aria-rowindex': i + 2, 'data-number': m.number, onclick: (event) => (event.shiftKey ? compare(m) : choose(m)) }, ...cells);
 }
 
 function markRows() {

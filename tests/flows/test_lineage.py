@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from flows import lineage, report
+from flows import lineage
 from flows.lineage import family, page
+from flows.payoff import gains
 from genomes import Genome, InvalidGenome
 from morphism import INEXACT, Edit
 from search import Candidate, Evaluation, Fidelity
@@ -300,9 +301,9 @@ def test_no_two_members_of_the_tree_share_a_place(tmp_path):
 def test_the_gain_is_the_no_op_controls_error_minus_the_childs(tmp_path):
     candidates, told = kin(150)
     code = "seen.gains = Object.fromEntries(members.filter((m) => m.gain !== null).map((m) => [m.number, m.gain]));"
-    gains = probed(page("s", candidates, told, drawing), code, tmp_path)["gains"]
-    assert gains
-    for number, gain in gains.items():
+    shown = probed(page("s", candidates, told, drawing), code, tmp_path)["gains"]
+    assert shown
+    for number, gain in shown.items():
         parent = candidates[int(number)].parents[0]
         rivals = [
             told[n].objectives["error"]
@@ -331,9 +332,9 @@ def test_promotions_are_named_and_gains_compare_at_one_fidelity_as_the_report_do
     seen.edits = members.slice(6).map((m) => show.edits(m));
     """
     seen = probed(page("s", candidates, told, drawing), code, tmp_path)
-    gains = report.gains(candidates, told)
-    assert gains == {7: pytest.approx(-0.02), 8: pytest.approx(0.02)}
-    assert {int(n): pytest.approx(gain) for n, gain in seen["gains"].items()} == gains
+    gained = gains(candidates, told)
+    assert gained == {7: pytest.approx(-0.02), 8: pytest.approx(0.02)}
+    assert {int(n): pytest.approx(gain) for n, gain in seen["gains"].items()} == gained
     up = [f"{n} promoted to 60k examples" for n in (7, 6, 7)]
     assert seen["edits"] == ["no-op control", edit.rule, *up, edit.rule]
 

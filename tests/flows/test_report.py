@@ -72,32 +72,6 @@ def test_the_front_is_what_nobody_beats_smallest_first(directory: Path) -> None:
             assert any(p <= own[0] and e <= own[1] for p, e in points)
 
 
-def test_gain_is_the_error_of_the_parents_control_minus_ones_own() -> None:
-    candidates = {c.number: c for c in (member(0), member(1, 0), member(2, 0, edited=True), member(3, 2, edited=True))}
-    errors = {0: 0.4, 1: 0.3, 2: 0.25, 3: 0.1}
-    evaluations = {number: result(number, error) for number, error in errors.items()}
-    assert candidates[1].control
-    assert report.gains(candidates, evaluations) == {2: pytest.approx(0.05)}  # 3 has no control to compare with
-
-
-def test_gains_compare_at_one_fidelity_and_count_no_promotion_that_continues() -> None:
-    high = Fidelity(60_000)
-    control, child = member(1, 0), member(2, 0, edited=True)
-    candidates = [
-        member(0),
-        control,
-        child,
-        replace(child, number=3, fidelity=high, promotes=2),  # begun again, as the next one is
-        replace(control, number=4, fidelity=high, promotes=1),
-        replace(child, number=5, parents=(2,), edits=(), fidelity=high, promotes=2),
-        replace(control, number=6, parents=(1,), fidelity=high, promotes=1),
-    ]
-    errors = (0.4, 0.3, 0.25, 0.1, 0.2, 0.15, 0.05)
-    evaluations = {number: result(number, error) for number, error in enumerate(errors)}
-    gains = report.gains({c.number: c for c in candidates}, evaluations)
-    assert gains == {2: pytest.approx(0.05), 3: pytest.approx(0.1)}
-
-
 @pytest.mark.parametrize(("parents", "control"), [((), False), ((3,), False), ((0,), True)])
 def test_a_promotion_names_whom_and_to_what_and_is_a_control_only_if_it_begins_where_one_began(
     parents: tuple[int, ...], control: bool
@@ -107,14 +81,6 @@ def test_a_promotion_names_whom_and_to_what_and_is_a_control_only_if_it_begins_w
     assert report.edits(candidate) == "3 promoted to 6,000 examples"
     assert report.tags("s", candidate, result(7, 0.1))["morphogen.promotes"] == "3"
     assert "morphogen.promotes" not in report.tags("s", member(7), result(7, 0.1))
-
-
-@pytest.mark.parametrize("failed", [1, 2])
-def test_a_failed_control_or_child_gains_nothing(failed: int) -> None:
-    candidates = {c.number: c for c in (member(0), member(1, 0), member(2, 0, edited=True))}
-    evaluations = {number: result(number, 0.3) for number in candidates} | {failed: Evaluation(failed, "timeout")}
-    assert report.gains(candidates, evaluations) == {}
-    assert report.gains(candidates, {n: e for n, e in evaluations.items() if n != failed}) == {}
 
 
 def test_metrics_of_certificates_are_of_what_is_claimed() -> None:

@@ -21,6 +21,7 @@ from genomes.operations import Conv, Flatten, Input, Output
 from search import Candidate, Evaluation, Ledger
 from tests.flows.conftest import config, shown
 from tests.flows.families import kin, recorded
+from tests.flows.test_lineage import embedded, unpacked
 
 DEAD = "http://127.0.0.1:9"
 COUNT = 9
@@ -138,6 +139,22 @@ def test_a_genome_that_cannot_be_built_does_not_hold_up_those_behind_it(place: H
     recorded(place.search("kin"), family, {COUNT: failure, COUNT + 1: replace(good, number=COUNT + 1)})
     tracker(place).drain()
     assert counted(place) == Counter(range(COUNT + 2))
+
+
+def test_the_family_s_page_names_each_member_s_run_and_the_server_without_its_password(
+    place: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = tracker(place)
+    sender.drain()
+    monkeypatch.setattr(sender, "uri", "https://user:secret@tracking.example/base")
+    sender.publish()
+    MlflowClient(place.tracking_uri).download_artifacts(sender.run, "lineage.html", str(tmp_path))
+    document = embedded((tmp_path / "lineage.html").read_text())
+    assert document["place"] == f"https://tracking.example/base/#/experiments/{sender.experiment}/runs/"
+    with Ledger.read(place.search("kin")) as ledger:
+        noted = ledger.external_ids(range(COUNT))
+    details = [detail for block in document["details"] for detail in unpacked(block)]
+    assert [detail["run"] for detail in details] == [noted[number] for number in range(COUNT)]
 
 
 def test_the_end_of_a_block_is_the_status_of_its_run(place: Home) -> None:
