@@ -20,6 +20,7 @@ from flows.payoff import payoffs
 from search import Candidate, Evaluation
 from tests.flows.browser import Browser, browser
 from tests.flows.families import drawing, kin
+from tests.flows.test_lineage import probed
 
 PLACE = "http://tracking.example:5000/base/#/experiments/7/runs/"
 SECONDS = 2.0  # in which a page of two thousand is to be drawn and to answer
@@ -289,6 +290,20 @@ def test_the_slider_shows_the_front_as_it_was(tab: Browser, file: Path, folk: Fa
     share = re.search(r"(\d+) % of the final area", said)
     assert share is not None
     assert int(share[1]) == pytest.approx(100 * area(told, until) / area(told, 240), abs=0.6)
+
+
+def test_the_front_that_is_drawn_is_of_those_who_were_there(folk: Family, tmp_path: Path) -> None:
+    until = next(n for n in range(60, 240) if front_of(folk[1], n) != front_of(folk[1], n + 1))
+    code = f"""
+    showTab('front');
+    replayTo({until});
+    seen.front = [...replay.front].map((m) => m.number);
+    draw(performance.now() + 1e4);
+    seen.shown = members.filter((m) => m.shown).map((m) => m.number);
+    """
+    seen = probed(page("folk", *folk, drawing), code, tmp_path)
+    assert seen["front"] == [e.number for e in front_of(folk[1], until)]
+    assert seen["shown"] == [n for n, e in folk[1].items() if n < until and e.ok]
 
 
 def test_the_play_button_runs_through_the_front_and_stops_at_the_end(tab: Browser, file: Path) -> None:

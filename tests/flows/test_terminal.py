@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows import report, terminal
+from flows.payoff import payoffs
 from search import Budget, Candidate, Evaluation, Ledger, Progress, Spent
 from tests.flows.families import edit_of, genome_of, kin, random, recorded
 
@@ -41,6 +42,17 @@ def test_a_summary_shows_best_front_costs_failures_and_gains(tmp_path: Path) -> 
     assert "mean gain" in text
     count = sum(bool(c.modes) for e in kin(60)[1].values() for c in e.certificates)
     assert f"Morphisms: {count} of {count} certified, {count} proved statically, largest error" in text
+
+
+def test_a_summary_shows_what_each_edit_was_worth_and_how_sure_that_is(tmp_path: Path) -> None:
+    recorded(tmp_path / "kin", *kin(240))
+    compared = [payoff for payoff in payoffs(*kin(240)) if payoff.compared]
+    text = summary(tmp_path / "kin")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    assert sum(payoff.low is not None for payoff in compared) > 3
+    for payoff in compared:
+        interval = "" if payoff.low is None else f"{payoff.low:+.4f} to {payoff.high:+.4f}"
+        assert [payoff.rule, str(payoff.compared), f"{payoff.mean:+.4f}", interval, f"{payoff.best:+.4f}"] in rows
 
 
 def test_a_summary_shows_what_selection_saw(tmp_path: Path) -> None:
