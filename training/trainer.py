@@ -49,6 +49,8 @@ class Trainer:
         latency: how latency is measured; None if it is not, and children need not stand still for each other.
         pool: the slots; one for each core unless it is given.
         lessons: of networks that do not fit.
+        sole: whether nobody else uses the devices of the slots; if others do, a candidate for which there is no memory
+            is not trained once more, since it would not be alone, and teaches nothing.
     """
 
     store: WeightStore
@@ -63,6 +65,7 @@ class Trainer:
     latency: LatencySettings | None = None
     pool: Pool = field(default_factory=lambda: Pool(cpu_slots()))
     lessons: Lessons = field(default_factory=Lessons)
+    sole: bool = True
 
     def __post_init__(self) -> None:
         """Gets the server that children are forked from ready."""
@@ -124,7 +127,7 @@ class Trainer:
         """Returns how training went, and the name of the slot; if memory ran out, how it went alone on the device."""
         with self.pool.one(candidate.number) as slot:
             outcome = self._run(slot, request, file)
-        if outcome.status != "out_of_memory":
+        if outcome.status != "out_of_memory" or not self.sole:
             return outcome, slot.name
         with self.pool.alone(slot, candidate.number) as whole:
             second = self._run(whole, request, file)
