@@ -161,8 +161,10 @@ def slots(config: SearchConfig) -> "tuple[Slot, ...]":
     Raises:
         BadInput: a device is not there.
     """
-    from training.slots import cpu_slots, cuda_slots
+    from training.slots import cpu_slots, cuda_slots, remote_slots
 
+    if ray := config.slots.ray:
+        return remote_slots(ray.kind, ray.children)
     if config.slots.cuda is None:
         return cpu_slots(config.slots.cpu)
     there, wanted = _cuda_devices(), config.slots.cuda.devices
@@ -174,6 +176,17 @@ def slots(config: SearchConfig) -> "tuple[Slot, ...]":
     if wanted != "all" and (missing := sorted(set(wanted) - set(range(there)))):
         raise BadInput(f"slots.cuda.devices must be among 0 to {there - 1}, which torch finds; got {missing}")
     return cuda_slots(range(there) if wanted == "all" else wanted, config.slots.cuda.per_device)
+
+
+def local_slots(config: SearchConfig) -> "tuple[Slot, ...]":
+    """Returns the slots of this machine: those of the configuration, or one for each core if they are on a cluster.
+
+    Raises:
+        BadInput: a device is not there.
+    """
+    from training.slots import cpu_slots
+
+    return cpu_slots() if config.slots.ray else slots(config)
 
 
 def _cuda_devices() -> int:
@@ -217,7 +230,7 @@ def retrainer(config: SearchConfig, home: Home) -> "Trainer":
     """
     directory = home.search(config.name) / RETRAIN
     return replace(
-        trainer(config, home, data(config, home), slots(config)),
+        trainer(config, home, data(config, home), local_slots(config)),
         store=WeightStore(directory / WEIGHTS),
         recipe=config.full()[0],
         timeout=config.retrain.timeout,

@@ -69,7 +69,8 @@ def resume(
     slots: Annotated[
         str | None,
         typer.Option(
-            help="Where children are trained, how many at a time: N or cpu:N, cuda:N (on each device), cuda:N@0,1."
+            help="Where children are trained, how many at a time: N or cpu:N, cuda:N (on each device), cuda:N@0,1, "
+            "ray:N@HOST:PORT or ray:N@auto."
         ),
     ] = None,
     home: HomeOption = HOME,

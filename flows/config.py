@@ -24,12 +24,13 @@ MAX_SLOTS = 256
 PRESETS = Path(__file__).parent / "presets"
 OBJECTIVES = ("error", "parameters", "macs", "activation_bytes", *LATENCY)
 LONGER = 8  # a finalist's training than a child's, in examples
-WORDS = r"(?:(cpu):)?(\d{1,4})|(cuda):(\d{1,4})(?:@(\d{1,3}(?:,\d{1,3})*))?"  # of slots
+WORDS = r"(?:(cpu):)?(\d{1,4})|(cuda):(\d{1,4})(?:@(\d{1,3}(?:,\d{1,3})*))?"  # of slots on one machine
+RAY_WORDS = r"ray:(\d{1,4})@(\S+)"  # of slots on a cluster
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 # Parameters of flows, as the schema of a deployment has them: refused before a run is made.
 SearchName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
-SlotWords = Annotated[str, Field(pattern=f"^(?:{WORDS})$")]
+SlotWords = Annotated[str, Field(pattern=f"^(?:{WORDS}|{RAY_WORDS})$")]
 Seed = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -52,14 +53,52 @@ class CudaSlots(BaseModel):
         return self
 
 
+class RaySlots(BaseModel):
+    """A Ray cluster on whose nodes children are trained."""
+
+    model_config = STRICT
+    address: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|(ray://)?[A-Za-z0-9._-]+:\d{1,5})$",
+            description="auto (the cluster that this machine is a node of), HOST:PORT of its head, or ray://HOST:PORT",
+        ),
+    ] = "auto"
+    children: Annotated[int, Field(ge=1, le=MAX_SLOTS, description="at a time, on all nodes together")]
+    cpus: Annotated[float, Field(gt=0, le=64, description="of a node that Ray keeps for each child")] = 1.0
+    gpus: Annotated[
+        float, Field(ge=0, le=1, description="of a device that Ray keeps for each child, memory too; 0: the CPU")
+    ] = 0.0
+    store: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[a-z0-9+]+://",
+            description="what all nodes reach through fsspec, such as s3://bucket/searches; none: they see --home",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _open(self) -> Self:
+        """Refuses what would be stored in the clear."""
+        if self.store and redacted(self.store) != self.store:
+            raise ValueError("store must hold no user, password or token: set them where fsspec looks, on each node")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The kind of the devices that children are trained on: `cpu` or `cuda`."""
+        return "cuda" if self.gpus else "cpu"
+
+
 class Slots(BaseModel):
-    """Where children are trained and how many at a time, on CPU or on CUDA; may differ when a search is resumed."""
+    """Where children are trained and how many at a time, of one kind; may differ when a search is resumed."""
 
     model_config = STRICT
     cpu: Annotated[
         int | None, Field(ge=1, le=MAX_SLOTS, description="processes of one thread each; none: the cores")
     ] = None
     cuda: Annotated[CudaSlots | None, Field(description="fractions of CUDA devices; none: the CPU")] = None
+    ray: Annotated[RaySlots | None, Field(description="many machines, as a Ray cluster; none: this one")] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -70,10 +109,10 @@ class Slots(BaseModel):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         """Refuses two kinds of device, or none."""
-        if (self.cpu is None) == (self.cuda is None):
+        if sum(kind is not None for kind in (self.cpu, self.cuda, self.ray)) != 1:
             raise ValueError(
-                "slots must have cpu or cuda, not both and not none: with both, a child's numbers would depend on "
-                "where it happened to be trained"
+                "slots must have one of cpu, cuda and ray, not two and not none: with two, a child's numbers would "
+                "depend on where it happened to be trained"
             )
         return self
 
@@ -82,14 +121,19 @@ class Slots(BaseModel):
         """Returns the document that a few words of the command line stand for.
 
         Args:
-            text: `4` or `cpu:4`, `cuda:4` (on each device), or `cuda:4@0,1` (on these).
+            text: `4` or `cpu:4`, `cuda:4` (on each device), `cuda:4@0,1` (on these), or `ray:8@HOST:PORT`.
 
         Raises:
             BadInput: it is none of these.
         """
+        if cluster := re.fullmatch(RAY_WORDS, text):
+            return {"ray": {"children": int(cluster[1]), "address": cluster[2]}}
         found = re.fullmatch(WORDS, text)
         if not found:
-            raise BadInput(f"slots must be N, cpu:N, cuda:N (on each device) or cuda:N@0,1 (on these), got {text!r}")
+            raise BadInput(
+                "slots must be N, cpu:N, cuda:N (on each device) or cuda:N@0,1 (on these), ray:N@auto or "
+                f"ray:N@HOST:PORT, got {text!r}"
+            )
         _, count, cuda, per_device, devices = found.groups()
         if not cuda:
             return {"cpu": int(count)}
@@ -209,6 +253,11 @@ class SearchConfig(BaseModel):
         for name, bound in asdict(self.budget).items():
             if bound == math.inf:
                 raise ValueError(f"budget.{name} must be finite, or left out for no bound")
+        if self.slots.ray and (timed := set(LATENCY) & set(self.strategy.objectives)):
+            raise ValueError(
+                f"slots must be cpu or cuda if {timed.pop()} is an objective: measured on different machines of a Ray "
+                "cluster, latencies could not be compared"
+            )
         if self.strategy.ladder:
             self.strategy.ladder.fidelities(self.fidelity)  # refuses a rung that is not below the full schedule
         return self

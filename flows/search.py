@@ -1,12 +1,12 @@
 """The search flow: one flow run is one search, one task run is one child."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from multiprocessing import active_children
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from threading import Event
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flows import settings  # before prefect, which reads its settings when it is imported
 
@@ -22,9 +22,12 @@ from flows import report
 from flows.assembly import FREE, document, keep, planned, tidy, trainer
 from flows.assembly import slots as wanted_slots
 from flows.config import SearchConfig, SearchName, Seconds, Seed, SlotWords
-from flows.home import Home
+from flows.home import BadInput, Home
 from flows.terminal import display
 from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive
+
+if TYPE_CHECKING:
+    from flows.cluster import Remote
 
 assert settings.DEFAULTS
 # Threads are made when they are needed; the loop keeps no more tasks in flight than there are slots.
@@ -34,11 +37,26 @@ THREADS = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_w
 @task(name="child", task_run_name="{label}", cache_policy=NO_CACHE, persist_result=False)
 def child(label: str, work: Callable[[], Evaluation]) -> State[Any]:  # noqa: ARG001  Prefect reads the label
     """Evaluates one child; `label` names the task run, whose state and message say what became of it."""
-    evaluation = work()
+    return became(work())
+
+
+def became(evaluation: Evaluation, data: str | None = None) -> State[Any]:
+    """Returns the state of a task run whose child was evaluated: how well and where, or why not.
+
+    Args:
+        evaluation: of the child.
+        data: what the state is to hold.
+    """
     where = f" on {evaluation.slot}" if evaluation.slot else ""
     if evaluation.ok:
-        return Completed(message=f"error {evaluation.objectives['error']:.4f}{where}")
-    return Failed(message=f"{evaluation.status}{where}: {evaluation.reason}")
+        return Completed(message=f"error {evaluation.objectives['error']:.4f}{where}", data=data)
+    return Failed(message=f"{evaluation.status}{where}: {evaluation.reason}", data=data)
+
+
+def label(candidate: Candidate) -> str:
+    """Returns what a candidate's task run is called: its number, its edits and whose child it is."""
+    origin = f" of {candidate.parents[0]}" if candidate.parents and candidate.promotes is None else ""
+    return f"{candidate.number} {report.edits(candidate)}{origin}"
 
 
 def searched() -> str:
@@ -83,6 +101,7 @@ def search(
     if config.name not in place.names():
         tracker.check()  # a new search wants to know; one that goes on is not stopped by a dead server
     with ExitStack() as stack:
+        remote = stack.enter_context(connection(config))
         ledger = stack.enter_context(Ledger.create(place.search(config.name), document(config, place), FREE))
         evaluator = trainer(config, place, keep(config, place, prepared, begun), places)
         tidy(ledger, evaluator)
@@ -90,7 +109,8 @@ def search(
         stack.callback(stop_children)
         stack.callback(evaluator.pool.close)
         watch = stack.enter_context(display(config.budget, evaluator.pool.occupied))
-        progress = drive(strategy, dispatcher(evaluator), ledger, config.budget, len(places), watch)
+        dispatch = stack.enter_context(remote(config, place, evaluator)) if remote else dispatcher(evaluator)
+        progress = drive(strategy, dispatch, ledger, config.budget, len(places), watch)
     best = progress.best
     return {
         "evaluations": progress.spent.evaluations,
@@ -111,6 +131,21 @@ def stop_children() -> None:
                 process.kill()
 
 
+def connection(config: SearchConfig) -> "AbstractContextManager[Remote | None]":
+    """Returns the connection to the cluster that a configuration asks for; None of it if it asks for none.
+
+    Raises:
+        BadInput: what a cluster needs is not installed, or, on entering, it cannot be reached.
+    """
+    if config.slots.ray is None:
+        return nullcontext()
+    try:
+        from flows.cluster import connected
+    except ImportError as error:
+        raise BadInput(f"slots.ray must come with its extra: pip install -e '.[ray]' ({error})") from None
+    return connected(config.slots.ray)
+
+
 def dispatcher(evaluator: Evaluator) -> Callable[[Candidate, Mapping[int, Evaluation], Done], None]:
     """Returns what the loop starts evaluations with: one Prefect task run each."""
 
@@ -127,8 +162,7 @@ def dispatcher(evaluator: Evaluator) -> Callable[[Candidate, Mapping[int, Evalua
             done(evaluation)
             return evaluation
 
-        origin = f" of {candidate.parents[0]}" if candidate.parents and candidate.promotes is None else ""
-        future = child.submit(f"{candidate.number} {report.edits(candidate)}{origin}", work)
+        future = child.submit(label(candidate), work)
         missed = RuntimeError(f"Prefect did not start child {candidate.number}: look at its server, then resume")
         future.add_done_callback(lambda _: None if begun.is_set() else done(missed))
 

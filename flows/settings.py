@@ -17,6 +17,7 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the outbox tries again; a request sent twice could make two runs
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 for name, value in DEFAULTS.items():

@@ -81,3 +81,36 @@ def evaluation(record: str) -> Evaluation:
     document: Mapping[str, Any] = json.loads(record)
     certificates = tuple(Certificate.from_json(entry) for entry in document["certificates"])
     return Evaluation(**{**document, "curve": tuple(document["curve"]), "certificates": certificates})
+
+
+def candidate_json(candidate: Candidate) -> str:
+    """Returns all that a candidate is as JSON, for whoever has no ledger."""
+    return dump(
+        {
+            "number": candidate.number,
+            "genome": candidate.genome.digest,
+            "genomes": genomes(candidate),
+            "parents": candidate.parents,
+            "edits": edits_json(candidate),
+            "fidelity": asdict(candidate.fidelity),
+            "promotes": candidate.promotes,
+        }
+    )
+
+
+def candidate(record: str) -> Candidate:
+    """Reads what `candidate_json` wrote.
+
+    Raises:
+        InvalidGenome: one of its genomes is none.
+    """
+    document: Mapping[str, Any] = json.loads(record)
+    known = {digest: Genome.from_json(text.encode()) for digest, text in document["genomes"].items()}
+    return Candidate(
+        document["number"],
+        known[document["genome"]],
+        tuple(document["parents"]),
+        edits(document["edits"], known),
+        Fidelity(**document["fidelity"]),
+        document["promotes"],
+    )

@@ -41,6 +41,16 @@ class Slot:
         return Slot(f"{self.device} alone", self.device)
 
 
+def remote_slots(kind: str, count: int) -> tuple[Slot, ...]:
+    """Returns what stands for the slots of other machines on this one: as many children may be under way.
+
+    Args:
+        kind: of the devices there.
+        count: how many.
+    """
+    return tuple(Slot(f"{kind}:remote/{number}", kind) for number in range(count))
+
+
 def kind_of(name: str) -> str:
     """Returns the kind of device that a slot of this name is on: `cpu` or `cuda`."""
     return re.split("[: ]", name)[0]

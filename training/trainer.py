@@ -51,6 +51,8 @@ class Trainer:
         lessons: of networks that do not fit.
         heirs: the predecessor's evaluations of the founders that begin with its weights, by the digest of the genome;
             the weights are in the store too.
+        sole: whether nobody else uses the devices of the slots; if others do, a candidate for which there is no memory
+            is not trained once more, since it would not be alone, and teaches nothing.
     """
 
     store: WeightStore
@@ -66,6 +68,7 @@ class Trainer:
     pool: Pool = field(default_factory=lambda: Pool(cpu_slots()))
     lessons: Lessons = field(default_factory=Lessons)
     heirs: Mapping[str, Evaluation] = field(default_factory=dict)
+    sole: bool = True
 
     def __post_init__(self) -> None:
         """Gets the server that children are forked from ready."""
@@ -137,7 +140,7 @@ class Trainer:
         """Returns how training went, and the name of the slot; if memory ran out, how it went alone on the device."""
         with self.pool.one(candidate.number) as slot:
             outcome = self._run(slot, request, file)
-        if outcome.status != "out_of_memory":
+        if outcome.status != "out_of_memory" or not self.sole:
             return outcome, slot.name
         with self.pool.alone(slot, candidate.number) as whole:
             second = self._run(whole, request, file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +55,15 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(monkeypatch: py
     ("slots", "words"),
     [
         ({"cpu": 0}, "slots.cpu"),
-        ({"cpu": 2, "cuda": {}}, "slots must have cpu or cuda, not both and not none"),
-        ({"cpu": None}, "slots must have cpu or cuda, not both and not none"),
+        ({"cpu": 2, "cuda": {}}, "slots must have one of cpu, cuda and ray, not two and not none"),
+        ({"cpu": None}, "slots must have one of cpu, cuda and ray, not two and not none"),
+        ({"cpu": 2, "ray": {"children": 2}}, "slots must have one of cpu, cuda and ray, not two and not none"),
+        ({"ray": {}}, "slots.ray.children"),
+        ({"ray": {"children": 2, "gpus": 1.5}}, "slots.ray.gpus"),
+        ({"ray": {"children": 2, "address": "head"}}, "slots.ray.address"),
+        ({"ray": {"children": 2, "address": "user:secret@head:6379"}}, "slots.ray.address"),
+        ({"ray": {"children": 2, "store": "/mnt/searches"}}, "slots.ray.store"),
+        ({"ray": {"children": 2, "store": "s3://key:secret@bucket/a"}}, "store must hold no user, password or token"),
         ({"cuda": {"devices": []}}, "devices must be all, or one or more different indices, got []"),
         ({"cuda": {"devices": [1, 1]}}, "devices must be all, or one or more different indices, got [1, 1]"),
         ({"cuda": {"devices": [-1]}}, "slots.cuda.devices"),
@@ -72,7 +81,8 @@ def test_slots_that_cannot_be_meant_are_refused_with_their_place(slots: dict[str
 
 
 def test_what_is_stored_is_read_again() -> None:
-    for slots in ({}, {"cpu": 7}, {"cuda": {"devices": [0, 1], "per_device": 4}}, {"cuda": {}}):
+    many = {"ray": {"children": 8, "address": "ray://head:10001", "gpus": 0.25, "store": "s3://bucket/a"}}
+    for slots in (many, {}, {"cpu": 7}, {"cuda": {"devices": [0, 1], "per_device": 4}}, {"cuda": {}}):
         one = config(slots=slots)
         assert validated(one.model_dump(mode="json"), "here") == one
 
@@ -85,6 +95,8 @@ def test_what_is_stored_is_read_again() -> None:
         ("cuda:4", {"cuda": {"devices": "all", "per_device": 4}}),
         ("cuda:2@0", {"cuda": {"devices": [0], "per_device": 2}}),
         ("cuda:1@1,3", {"cuda": {"devices": [1, 3], "per_device": 1}}),
+        ("ray:8@auto", {"ray": {"children": 8, "address": "auto"}}),
+        ("ray:8@ray://head:10001", {"ray": {"children": 8, "address": "ray://head:10001"}}),
     ],
 )
 def test_a_few_words_stand_for_slots(text: str, document: dict[str, Any]) -> None:
@@ -92,7 +104,9 @@ def test_a_few_words_stand_for_slots(text: str, document: dict[str, Any]) -> Non
     assert Slots.model_validate(document)
 
 
-@pytest.mark.parametrize("text", ["", "cuda", "gpu:4", "cpu:2@0", "4@0", "cuda:4@", "cuda:4@0,", "-1", "4 ", "٤x"])
+@pytest.mark.parametrize(
+    "text", ["", "cuda", "gpu:4", "cpu:2@0", "4@0", "cuda:4@", "cuda:4@0,", "-1", "4 ", "٤x", "ray:8", "ray:@auto"]
+)
 def test_other_words_are_refused_with_those_that_are_understood(text: str) -> None:
     with pytest.raises(BadInput, match=r"slots must be N, cpu:N, cuda:N \(on each device\) or cuda:N@0,1"):
         Slots.words(text)
@@ -110,7 +124,42 @@ def test_a_search_that_goes_on_may_change_its_kind_of_slots(tmp_path: Path, monk
     assert [one.slots.cpu for one in ran] == [3, None, None]
     assert [one.slots.cuda and one.slots.cuda.per_device for one in ran] == [None, 2, 4]
     with Ledger.create(tmp_path / "tiny", ran[0].model_dump(mode="json"), assembly.FREE) as ledger:
-        assert ledger.config["slots"] == {"cpu": 3, "cuda": None}
+        assert ledger.config["slots"] == {"cpu": 3, "cuda": None, "ray": None}
+
+
+def test_slots_of_other_machines_are_as_many_as_children_may_be_under_way() -> None:
+    one, two = assembly.slots(config(slots={"ray": {"children": 2, "gpus": 0.5}}))
+    assert (one.name, two.name, one.kind) == ("cuda:remote/0", "cuda:remote/1", "cuda")
+    assert {slot.kind for slot in assembly.slots(config(slots={"ray": {"children": 3}}))} == {"cpu"}
+
+
+def test_a_latency_that_is_an_objective_is_measured_on_one_machine() -> None:
+    timed = {"strategy": {"nsga2": {"objectives": ["error", "latency_seconds"]}}}
+    assert validated({**FAST, **timed, "slots": {"cpu": 2}}, "here")
+    with pytest.raises(BadInput, match=r"slots must be cpu or cuda if latency_seconds is an objective"):
+        validated({**FAST, **timed, "slots": {"ray": {"children": 2}}}, "here")
+
+
+def test_on_one_machine_nothing_of_ray_is_imported() -> None:
+    program = """
+import sys
+import flows.cli, flows.search, flows.retrain, flows.tracking, training.trainer
+from flows.config import SearchConfig
+with flows.search.connection(SearchConfig(name="tiny")) as remote:
+    assert remote is None
+print([name for name in sys.modules if name.split(".")[0] in ("ray", "prefect_ray") or name == "flows.cluster"])
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert ran.stdout == "[]\n"
+
+
+def test_without_the_extra_a_cluster_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.search import connection
+
+    monkeypatch.setitem(sys.modules, "ray", None)  # what an import finds where it is not installed
+    monkeypatch.delitem(sys.modules, "flows.cluster", raising=False)
+    with pytest.raises(BadInput, match=r"slots.ray must come with its extra: pip install -e '\.\[ray\]'"):
+        connection(config(slots={"ray": {"children": 2}}))
 
 
 def test_the_terminal_tells_who_is_where_and_for_how_long() -> None:

@@ -102,6 +102,15 @@ def test_a_promotion_is_read_back_as_one_and_is_no_other_candidate(place: Path) 
             ledger.asked(Candidate(2, network(1), promotes=2), "k", 0.0)  # only what was there before
 
 
+def test_a_candidate_is_read_back_equal_without_a_ledger() -> None:
+    promotion = Candidate(5, network(1), (3, 0), (), Fidelity(90), promotes=3)
+    for candidate in (CHILD, promotion, Candidate(0, network(1))):
+        again = records.candidate(records.candidate_json(candidate))
+        assert again == candidate
+        assert records.identity(again) == records.identity(candidate)
+        assert [edit.tensors for edit in again.edits] == [edit.tensors for edit in candidate.edits]
+
+
 def test_a_genome_is_stored_once_however_many_edits_and_candidates_have_it(place: Path) -> None:
     with Ledger.create(place / "a", CONFIG) as ledger:
         ledger.asked(Candidate(0, network(1)), "k", 0.0)

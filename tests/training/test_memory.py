@@ -104,6 +104,17 @@ def test_a_second_failure_alone_is_final_and_pays_for_both_tries(prepared: Prepa
     assert (got.status, got.reason, got.cost["seconds"]) == ("out_of_memory", "CUDA out of memory", 4.0)
 
 
+def test_where_others_use_the_device_too_nobody_is_alone_and_nothing_is_learnt(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    pool = Bounded(cost(MIDDLE).parameters)
+    evaluator = replace(trainer(prepared, tmp_path, pool), sole=False)
+    got = evaluator(Candidate(0, LARGE, fidelity=LIGHT), {})
+    assert [name for name, _ in pool.tries] == ["cpu:0"]
+    assert (got.status, got.slot, got.cost["seconds"]) == ("out_of_memory", "cpu:0", 2.0)
+    assert evaluator.lessons.refusal("cpu", LARGE) is None
+
+
 class Listed:
     """Proposes what it is given."""
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from training.slots import Slot, cpu_slots, cuda_slots, kind_of
+from training.slots import Slot, cpu_slots, cuda_slots, kind_of, remote_slots
 
 
 def test_cpu_slots_are_as_many_as_asked_for_or_as_the_cores_of_this_process() -> None:
@@ -29,7 +29,7 @@ def test_the_whole_of_a_device_is_one_slot_in_a_process_of_its_own() -> None:
 
 
 def test_a_name_tells_the_kind_of_device() -> None:
-    for slot in (*cpu_slots(2), *cuda_slots([0, 11], 2)):
+    for slot in (*cpu_slots(2), *cuda_slots([0, 11], 2), *remote_slots("cuda", 2)):
         assert kind_of(slot.name) == kind_of(slot.whole().name) == slot.kind
 
 
