@@ -1,12 +1,13 @@
 """The search flow: one flow run is one search, one task run is one child."""
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from multiprocessing import active_children
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from threading import Event
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flows import settings  # before prefect, which reads its settings when it is imported
 
@@ -20,12 +21,17 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows import report
 from flows.assembly import FREE, document, keep, planned, slots, tidy, trainer
 from flows.config import SearchConfig
+from flows.hearing import heard
 from flows.home import Home
 from flows.terminal import display
 from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive
 
+if TYPE_CHECKING:
+    from training.pool import Pool
+
 assert settings.DEFAULTS
 # Threads are made when they are needed; the loop keeps no more tasks in flight than there are slots.
+SECONDS_TO_STOP = 5.0
 THREADS = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers=256))
 
 
@@ -46,6 +52,7 @@ def child(label: str, work: Callable[[], Evaluation]) -> State[Any]:  # noqa: AR
     persist_result=False,
     validate_parameters=True,
 )
+@heard
 def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any]:
     """Runs a search, or goes on with the one of this name and configuration; returns what was spent and found.
 
@@ -67,8 +74,7 @@ def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any
         evaluator = trainer(config, place, keep(config, place, prepared, begun), places)
         tidy(ledger, evaluator)
         stack.enter_context(tracker.running())
-        stack.callback(stop_children)
-        stack.callback(evaluator.pool.close)
+        stack.callback(stop_children, evaluator.pool)
         watch = stack.enter_context(display(config.budget, evaluator.pool.occupied))
         progress = drive(strategy, dispatcher(evaluator), ledger, config.budget, len(places), watch)
     best = progress.best
@@ -82,12 +88,21 @@ def search(config: SearchConfig, home: Path = Path("searches")) -> dict[str, Any
     }
 
 
-def stop_children() -> None:
-    """Kills the children in flight, if the search ends with any: Prefect would wait for them."""
-    for process in active_children():
-        if isinstance(process, ForkServerProcess):
-            with suppress(ValueError):  # its own thread was faster
-                process.kill()
+def stop_children(pool: "Pool") -> None:
+    """Kills the children in flight, if a flow ends with any, and waits for their threads: Prefect would wait longer.
+
+    More than once, since a thread that was given a slot may start its process after the first look.
+    """
+    pool.close()
+    deadline = time.monotonic() + SECONDS_TO_STOP
+    while True:
+        for process in active_children():
+            if isinstance(process, ForkServerProcess):
+                with suppress(ValueError):  # its own thread was faster
+                    process.kill()
+        if not pool.occupied() or time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
 
 
 def dispatcher(evaluator: Evaluator) -> Callable[[Candidate, Mapping[int, Evaluation], Done], None]:
