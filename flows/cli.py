@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -236,6 +237,7 @@ def _ran(flow: Callable[[], dict[str, Any]], again: str) -> dict[str, Any]:
     from flows import hearing
 
     hearing.check()
+    before = signal.signal(signal.SIGTERM, _terminated)  # Prefect sends it on when the flow has ended
     try:
         return flow()
     except hearing.Unheard as ended:
@@ -245,6 +247,14 @@ def _ran(flow: Callable[[], dict[str, Any]], again: str) -> dict[str, Any]:
         return cast("dict[str, Any]", ended.result)
     except BaseException as error:
         return _stopped(error, again)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, _: object) -> NoReturn:
+    from prefect.exceptions import TerminationSignal
+
+    raise TerminationSignal(signal=number)
 
 
 def _stopped(error: BaseException, again: str) -> NoReturn:
