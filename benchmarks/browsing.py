@@ -35,7 +35,8 @@ from flows import settings
 
 # isort: split
 from mlflow import MlflowClient
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from flows import report
 from flows.home import Home
@@ -70,7 +71,7 @@ class Shown:
 class Browser:
     """A page of a browser that is told what to do over its debugging socket."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: Connection) -> None:
         """Takes over a socket."""
         self.socket, self.count = socket, 0
 
@@ -145,7 +146,7 @@ def filled(home: Home, server: str, count: int) -> Shown:
     tracker.drain()
     tracker.publish("FINISHED")
     seconds = time.monotonic() - begun
-    files = {file.path: int(file.file_size) for file in MlflowClient(server).list_artifacts(tracker.run)}
+    files = {file.path: int(file.file_size or 0) for file in MlflowClient(server).list_artifacts(tracker.run)}
     with Ledger.read(home.search(NAME)) as ledger:
         best = report.front(ledger)[0].number
         title = f"{best} {report.edits(ledger.candidate(best))}"

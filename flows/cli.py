@@ -270,6 +270,7 @@ def _stopped(error: BaseException, again: str) -> NoReturn:
 def _quiet_prefect() -> None:
     """Keeps the progress display free of Prefect's log; whoever sets these variables has it."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # while it is dead, 2 KB for each event
     os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
 
 
