@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from search import Ledger
 from tests.flows.conftest import FAST
 from tests.servers import Fault, Server, prefect_server
 
+Start = Callable[..., subprocess.Popen[str]]
 FLOW = """
 import sys, time
 from prefect import flow
@@ -52,14 +53,21 @@ def settings(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
 
 
-def started(*command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def started() -> Iterator[Start]:
+    """Starts programs that are talked to, and ends those that a failed test leaves."""
+    programs: list[subprocess.Popen[str]] = []
+
+    def start(*command: str) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        words = [sys.executable, *command]
+        programs.append(subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.kill()
+        program.communicate()
 
 
 def heard_until(process: subprocess.Popen[str], word: str) -> None:
@@ -73,7 +81,9 @@ def heard_until(process: subprocess.Popen[str], word: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
-def test_a_flow_whose_server_died_has_its_result_within_seconds(fault: Fault, server: Server, settings: None) -> None:
+def test_a_flow_whose_server_died_has_its_result_within_seconds(
+    fault: Fault, started: Start, server: Server, settings: None
+) -> None:
     process = started("-c", FLOW)
     heard_until(process, "begun")
     server.signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
@@ -86,7 +96,7 @@ def test_a_flow_whose_server_died_has_its_result_within_seconds(fault: Fault, se
 
 
 def test_a_worker_s_flow_waits_until_its_server_is_back(
-    server: Server, settings: None, monkeypatch: pytest.MonkeyPatch
+    started: Start, server: Server, settings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "any")  # as a worker sets it
     process = started("-c", f"from flows import hearing\nhearing.PATIENCE = 0\n{FLOW}")
@@ -117,7 +127,9 @@ def test_what_listens_is_not_silent_and_what_is_dead_says_why(
     assert "\n" not in str(refused.value)
 
 
-def test_a_search_whose_server_dies_ends_well_and_says_so(server: Server, settings: None, tmp_path: Path) -> None:
+def test_a_search_whose_server_dies_ends_well_and_says_so(
+    started: Start, server: Server, settings: None, tmp_path: Path
+) -> None:
     document = {**FAST, "budget": {"candidates": 40}, "slots": {"cpu": 2}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
     words = ("search", "--config", str(tmp_path / "config.yaml"), "--home", str(tmp_path))
@@ -133,7 +145,7 @@ def test_a_search_whose_server_dies_ends_well_and_says_so(server: Server, settin
 
 
 def test_a_search_is_not_begun_without_the_server_that_is_configured(
-    server: Server, settings: None, tmp_path: Path
+    started: Start, server: Server, settings: None, tmp_path: Path
 ) -> None:
     server.kill()
     process = started("-c", "from flows.cli import main; main()", "search", "--home", str(tmp_path))
@@ -145,7 +157,7 @@ def test_a_search_is_not_begun_without_the_server_that_is_configured(
 
 @pytest.mark.parametrize("dead", [False, True])
 def test_a_search_that_is_terminated_says_how_to_go_on(
-    dead: bool, server: Server, settings: None, tmp_path: Path
+    dead: bool, started: Start, server: Server, settings: None, tmp_path: Path
 ) -> None:
     document = {**FAST, "fidelity": {"examples": 50_000_000}, "slots": {"cpu": 2}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ def test_a_search_goes_on_while_both_servers_are_down_and_is_shown_once(
     home = tmp_path / "searches"
     with prefect_server(tmp_path / "prefect") as prefect, mlflow_server(tmp_path / "mlflow") as mlflow:
         document = {**FAST, "budget": {"seconds": seconds}, "slots": {"cpu": 2}, "tracking": mlflow.root}
-        with (tmp_path / "output.txt").open("wb") as output:
-            search = begun(prefect, document, home, output)
+        with (
+            (tmp_path / "output.txt").open("wb") as output,
+            searching(prefect, document, home, output) as search,
+        ):
             until(lambda: told(home) >= 2)
             with ExitStack() as stack:
                 stack.enter_context(prefect.down(fault))
@@ -57,12 +60,18 @@ def test_a_search_goes_on_while_both_servers_are_down_and_is_shown_once(
         until(lambda: completed(prefect) == ran)
 
 
-def begun(prefect: Server, document: dict[str, Any], home: Path, output: Any) -> subprocess.Popen[bytes]:
+@contextmanager
+def searching(prefect: Server, document: dict[str, Any], home: Path, output: Any) -> Iterator[subprocess.Popen[bytes]]:
     file = home.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(document))
     command = [sys.executable, "-c", "from flows.cli import main; main()", "search", "--config", str(file)]
     own = {"PREFECT_API_URL": f"{prefect.root}/api", "PREFECT_HOME": str(home.with_suffix(".prefect"))}
-    return subprocess.Popen([*command, "--home", str(home)], env={**os.environ, **own}, stdout=output, stderr=output)
+    search = subprocess.Popen([*command, "--home", str(home)], env={**os.environ, **own}, stdout=output, stderr=output)
+    try:
+        yield search
+    finally:
+        search.kill()
+        search.wait()
 
 
 def until(happened: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from prefect.exceptions import TerminationSignal
 
 from flows import cli
 from flows.home import BadInput, Home
@@ -141,8 +142,10 @@ def test_a_genome_that_cannot_be_built_does_not_hold_up_those_behind_it(place: H
 
 
 def test_the_end_of_a_block_is_the_status_of_its_run(place: Home) -> None:
-    for error, status in ((None, "FINISHED"), (KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")):
-        with suppress(KeyboardInterrupt, RuntimeError), tracker(place).running():
+    cancelled = TerminationSignal(signal=15)
+    ends = ((None, "FINISHED"), (KeyboardInterrupt(), "KILLED"), (cancelled, "KILLED"), (RuntimeError(), "FAILED"))
+    for error, status in ends:
+        with suppress(KeyboardInterrupt, TerminationSignal, RuntimeError), tracker(place).running():
             if error:
                 raise error
         assert [run.info.status for run in runs(place, "search")] == [status]
