@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 assert settings.DEFAULTS
 # Threads are made when they are needed; the loop keeps no more tasks in flight than there are slots.
-SECONDS_TO_STOP = 5.0
+SECONDS_TO_STOP = 20.0  # within the 30 that Prefect gives a flow before it kills it
 THREADS = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers=256))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -142,6 +143,29 @@ def terminate(worker: Worker, run: UUID) -> None:
 
 def interrupt(worker: Worker, run: UUID) -> None:
     os.killpg(worker.process.pid, signal.SIGINT)  # as Ctrl-C does
+
+
+def test_a_child_that_starts_while_children_are_stopped_is_stopped_too(tmp_path: Path) -> None:
+    from flows.search import stop_children
+    from training.pool import Pool
+    from training.slots import cpu_slots
+
+    pool, held, ended = Pool(cpu_slots(1)), threading.Event(), threading.Event()
+
+    def train() -> None:
+        with pool.one(0) as slot:
+            held.set()
+            time.sleep(1)  # longer than a single look takes
+            pool.run(slot, time.sleep, 100, result=tmp_path / "result.json", timeout=200)
+        ended.set()
+
+    threading.Thread(target=train).start()
+    held.wait()
+    begun = time.monotonic()
+    stop_children(pool)
+    assert ended.wait(60)
+    assert time.monotonic() - begun < 60
+    assert pool.occupied() == ()
 
 
 @pytest.mark.parametrize("stop", [cancel, terminate, interrupt])
