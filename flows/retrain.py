@@ -22,6 +22,7 @@ from rich.text import Text
 from flows import assembly, terminal
 from flows.config import SearchConfig, validated
 from flows.finalists import finalists
+from flows.hearing import heard
 from flows.home import BadInput, Home
 from flows.search import THREADS, stop_children
 from flows.standings import JUDGED, champion, ranked, show, verdict, words
@@ -70,6 +71,7 @@ def retraining(label: str, work: Callable[[], Evaluation]) -> State[Any]:  # noq
     persist_result=False,
     validate_parameters=True,
 )
+@heard
 def retrain(
     name: str,
     top: int | None = None,
@@ -101,7 +103,7 @@ def retrain(
         record = stack.enter_context(Retrainings.open(place.search(name) / assembly.RETRAIN))
         evaluator = assembly.retrainer(config, place)
         _tidy(record, evaluator)
-        stack.callback(stop_children)
+        stack.callback(stop_children, evaluator.pool)
         tracker = Tracker(place, name, config.tracking, config.facts())
         jobs = list(wanted(config, evaluator, [genomes[evaluation.number] for evaluation in best]))
         _train(jobs, record, config, len(evaluator.pool.slots), tracker.tell_retrained, screen)

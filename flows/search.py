@@ -1,5 +1,6 @@
 """The search flow: one flow run is one search, one task run is one child."""
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from multiprocessing import active_children
@@ -22,15 +23,18 @@ from flows import report
 from flows.assembly import FREE, document, keep, planned, tidy, trainer
 from flows.assembly import slots as wanted_slots
 from flows.config import SearchConfig, SearchName, Seconds, Seed, SlotWords
+from flows.hearing import heard
 from flows.home import BadInput, Home
 from flows.terminal import display
 from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive
 
 if TYPE_CHECKING:
     from flows.cluster import Remote
+    from training.pool import Pool
 
 assert settings.DEFAULTS
 # Threads are made when they are needed; the loop keeps no more tasks in flight than there are slots.
+SECONDS_TO_STOP = 20.0  # within the 30 that Prefect gives a flow before it kills it
 THREADS = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers=256))
 
 
@@ -72,6 +76,7 @@ def searched() -> str:
     persist_result=False,
     validate_parameters=True,
 )
+@heard
 def search(
     config: SearchConfig,
     home: Path = Path("searches"),
@@ -106,8 +111,7 @@ def search(
         evaluator = trainer(config, place, keep(config, place, prepared, begun), places)
         tidy(ledger, evaluator)
         stack.enter_context(tracker.running())
-        stack.callback(stop_children)
-        stack.callback(evaluator.pool.close)
+        stack.callback(stop_children, evaluator.pool)
         watch = stack.enter_context(display(config.budget, evaluator.pool.occupied))
         dispatch = stack.enter_context(remote(config, place, evaluator)) if remote else dispatcher(evaluator)
         progress = drive(strategy, dispatch, ledger, config.budget, len(places), watch)
@@ -123,12 +127,21 @@ def search(
     }
 
 
-def stop_children() -> None:
-    """Kills the children in flight, if the search ends with any: Prefect would wait for them."""
-    for process in active_children():
-        if isinstance(process, ForkServerProcess):
-            with suppress(ValueError):  # its own thread was faster
-                process.kill()
+def stop_children(pool: "Pool") -> None:
+    """Kills the children in flight, if a flow ends with any, and waits for their threads: Prefect would wait longer.
+
+    More than once, since a thread that was given a slot may start its process after the first look.
+    """
+    pool.close()
+    deadline = time.monotonic() + SECONDS_TO_STOP
+    while True:
+        for process in active_children():
+            if isinstance(process, ForkServerProcess):
+                with suppress(ValueError):  # its own thread was faster
+                    process.kill()
+        if not pool.occupied() or time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
 
 
 def connection(config: SearchConfig) -> "AbstractContextManager[Remote | None]":

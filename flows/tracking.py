@@ -141,8 +141,9 @@ class Tracker:
         try:
             yield
             status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C, or Prefect cancels the flow
+                status = "KILLED"
             raise
         finally:
             stop.set()

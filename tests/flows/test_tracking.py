@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from prefect.exceptions import TerminationSignal
 
 from flows import cli
 from flows.home import BadInput, Home
@@ -158,8 +159,10 @@ def test_the_family_s_page_names_each_member_s_run_and_the_server_without_its_pa
 
 
 def test_the_end_of_a_block_is_the_status_of_its_run(place: Home) -> None:
-    for error, status in ((None, "FINISHED"), (KeyboardInterrupt, "KILLED"), (RuntimeError, "FAILED")):
-        with suppress(KeyboardInterrupt, RuntimeError), tracker(place).running():
+    cancelled = TerminationSignal(signal=15)
+    ends = ((None, "FINISHED"), (KeyboardInterrupt(), "KILLED"), (cancelled, "KILLED"), (RuntimeError(), "FAILED"))
+    for error, status in ends:
+        with suppress(KeyboardInterrupt, TerminationSignal, RuntimeError), tracker(place).running():
             if error:
                 raise error
         assert [run.info.status for run in runs(place, "search")] == [status]

@@ -1,0 +1,129 @@
+"""Hearing: whether Prefect listens, and how a flow ends when it does not.
+
+While a flow runs, Prefect's engine only queues events about it, so that a dead server holds nothing up. At its end the
+engine asks the server to accept the final state, tries for minutes, and then raises: a search that went well would end
+as a traceback. So a flow asks first whether anybody listens.
+"""
+
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from flows import settings  # before prefect, which reads its settings when it is imported
+
+# isort: split
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.context import SyncClientContext
+from prefect.events.worker import EventsWorker
+from prefect.exceptions import Abort
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
+
+from flows.home import BadInput, redacted
+
+assert settings.DEFAULTS
+PATIENCE = 10.0  # seconds that somebody at a keyboard waits until Prefect answers
+SECONDS_OF_A_QUESTION = 3.0
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
+log = logging.getLogger("morphogen.prefect")
+
+
+class Unheard(Abort):
+    """A flow ended, and Prefect could not be told; an `Abort`, at which Prefect's engine leaves without asking it.
+
+    If the flow raised, that is the cause of this exception.
+
+    Attributes:
+        result: what the flow returned; None if it raised.
+    """
+
+    def __init__(self, result: object = None) -> None:
+        """Keeps the result."""
+        super().__init__("the flow ended and Prefect could not be told")
+        self.result = result
+
+
+def heard(body: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """Returns the body of a flow, which now ends only where Prefect hears it; put this between it and `@flow`.
+
+    What a worker runs waits for as long as Prefect is dead, since without it the worker could do nothing else; its
+    locks are free by then. What was started by hand waits for ten seconds.
+
+    Raises:
+        Unheard: the flow ended, and Prefect did not answer.
+    """
+
+    @wraps(body)
+    def told(*given: Given.args, **named: Given.kwargs) -> Returned:
+        with SyncClientContext.get_or_create() as context:
+            address = str(context.client.api_url)
+            try:
+                result = body(*given, **named)
+            except BaseException as error:
+                if silence(address):
+                    raise Unheard from error
+                raise
+            if not _answered(address, math.inf if "PREFECT__FLOW_RUN_ID" in os.environ else PATIENCE):
+                raise Unheard(result)
+            return result
+
+    return told
+
+
+def check() -> None:
+    """Asks the Prefect server that is configured whether it is there; without one, Prefect starts its own.
+
+    Raises:
+        BadInput: it does not answer.
+    """
+    address = get_current_settings().api.url
+    if address and (reason := silence(address)):
+        raise BadInput(
+            f"Prefect must answer at {redacted(address)}: {reason}; start it, or unset PREFECT_API_URL to do without"
+        )
+
+
+def silence(address: str) -> str:
+    """Returns in one line why Prefect's API does not answer within seconds; empty if it does."""
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        asked = get_current_settings().api
+        client = SyncPrefectClient(
+            address,
+            auth_string=asked.auth_string.get_secret_value() if asked.auth_string else None,
+            api_key=asked.key.get_secret_value() if asked.key else None,
+            httpx_settings={"timeout": SECONDS_OF_A_QUESTION},
+        )
+        with client:
+            error = client.api_healthcheck()
+    return redacted(str(error) or type(error).__name__).splitlines()[0] if error else ""
+
+
+def leave(code: int, seconds: float = PATIENCE) -> None:
+    """Ends the process at once if Prefect has not taken within seconds what this process had to tell; else returns.
+
+    An ordinary exit would hang then: it tries each event for seven seconds, and on a frozen server for ever.
+    """
+    waited = EventsWorker.drain_all(timeout=seconds)
+    if isinstance(waited, tuple) and waited[1]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _answered(address: str, seconds: float) -> bool:
+    """Waits until Prefect answers, at most so many seconds, and says whether it did."""
+    deadline, told = time.monotonic() + seconds, False
+    while reason := silence(address):
+        if time.monotonic() >= deadline:
+            return False
+        if not told:
+            waiting = f"for at most {seconds:.0f} s" if math.isfinite(seconds) else "until it does"
+            log.warning("The flow has ended; Prefect does not answer, waiting %s: %s", waiting, reason)
+            told = True
+        time.sleep(1)
+    return True
