@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -140,9 +141,6 @@ def _version(
 
 def _write(directory: Path, name: str, home: Home, record: Retrainings, one: Retraining) -> str:
     """Writes a champion's MLflow model with its evidence, without any pickle, and returns the decision in words."""
-    import mlflow.onnx
-    import onnx
-
     from training import serving
     from training.export import export
 
@@ -152,15 +150,7 @@ def _write(directory: Path, name: str, home: Home, record: Retrainings, one: Ret
     with Ledger.read(home.search(name)) as ledger, tempfile.TemporaryDirectory() as scratch:
         prepared = data(validated(ledger.config, name), home)
         serving.write(genome, tensors, file := Path(scratch) / "model.onnx", prepared.normal)
-        mlflow.onnx.save_model(
-            onnx.load(file),
-            str(directory),
-            **_interface(prepared),
-            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-            onnx_execution_providers=["CPUExecutionProvider"],
-            save_as_external_data=False,
-            metadata={"search": name, "child": decision.challenger.number, "decision": decision.words},
-        )
+        _save(file, directory, prepared, {"search": name, "child": one.number, "decision": decision.words})
         evidence.write(name, ledger, decision, one, test, directory)
     mean, std = prepared.normal
     error = one.evaluation.objectives["error"]
@@ -168,17 +158,32 @@ def _write(directory: Path, name: str, home: Home, record: Retrainings, one: Ret
     return decision.words
 
 
-def _interface(prepared: Prepared) -> dict[str, Any]:
-    """Returns the signature, for any batch size, and an input example: noise, as images may be private."""
-    import numpy as np
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+def _save(file: Path, directory: Path, prepared: Prepared, facts: dict[str, Any]) -> None:
+    """Makes a directory with an ONNX file as an MLflow model.
 
-    images = TensorSpec(np.dtype("uint8"), (-1, *prepared.shape), "images")
-    probabilities = TensorSpec(np.dtype("float32"), (-1, prepared.classes), "probabilities")
-    example = np.random.default_rng(0).integers(0, 256, (1, *prepared.shape), "uint8")
-    signature = ModelSignature(Schema([images]), Schema([probabilities]))
-    return {"signature": signature, "input_example": {"images": example}}
+    Its signature is for any batch size. The input example is noise, since the user's images may be private.
+    """
+    import numpy as np
+    import onnx
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow warns of type hints of its own
+        import mlflow.onnx
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        images = TensorSpec(np.dtype("uint8"), (-1, *prepared.shape), "images")
+        probabilities = TensorSpec(np.dtype("float32"), (-1, prepared.classes), "probabilities")
+        mlflow.onnx.save_model(
+            onnx.load(file),
+            str(directory),
+            signature=ModelSignature(Schema([images]), Schema([probabilities])),
+            input_example={"images": np.random.default_rng(0).integers(0, 256, (1, *prepared.shape), "uint8")},
+            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+            onnx_execution_providers=["CPUExecutionProvider"],
+            save_as_external_data=False,
+            metadata=facts,
+        )
 
 
 USAGE = """Takes `images`, uint8 `[N, C, H, W]`: pixels from 0 to 255 as in the file; normalised inside.
