@@ -126,7 +126,7 @@ def _version(
 ) -> str:
     """Makes a version of a champion, whose files lie with the run of its training, and returns its number."""
     with tempfile.TemporaryDirectory() as scratch:
-        words = _write(Path(scratch) / MODEL, name, home, record, one)
+        words = write(Path(scratch) / MODEL, name, home, record, one)
         client.log_artifacts(run.info.run_id, scratch)
     tags = {"search": name, "retraining": one.key, "weights": one.evaluation.weights or "", "decision": words}
     version = client.create_model_version(
@@ -139,7 +139,7 @@ def _version(
     return str(version.version)
 
 
-def _write(directory: Path, name: str, home: Home, record: Retrainings, one: Retraining) -> str:
+def write(directory: Path, name: str, home: Home, record: Retrainings, one: Retraining) -> str:
     """Writes a champion's MLflow model with its evidence, without any pickle, and returns the decision in words."""
     from training import serving
     from training.export import export

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,45 +19,21 @@ from mlflow.artifacts import download_artifacts
 from safetensors.torch import load_file
 
 from flows import registry
-from flows.assembly import RETRAIN, retrainer
-from flows.champion import Contender, judged, restore
-from flows.finalists import finalists
+from flows.assembly import RETRAIN
+from flows.champion import restore
 from flows.home import Home
-from flows.retrain import wanted
-from flows.standings import ranked
-from flows.tracking import Tracker
 from genomes import load_genome
-from search import Ledger, Retraining, Retrainings
-from tests.flows.conftest import config
-from tests.flows.test_retrain import searched
-from training.retraining import retrain
+from search import Retrainings
+from tests.flows.champions import held, promoted, tell, tracker
 
 DEAD = "http://127.0.0.1:9"
-COUNT = 4
-SETTINGS = config(budget={"candidates": COUNT}, retrain={"top": 2, "seeds": 1, "fidelity": {"examples": 512}})
-
-
 STEPS = ("log_artifacts", "create_registered_model", "create_model_version", "set_registered_model_alias")
 KINDS = {"", ".onnx", ".md", ".json", ".txt", ".yaml", ".py", ".safetensors"}  # of files
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with two finalists that were trained, of which none is champion yet."""
-    home = searched(tmp_path_factory.mktemp("trained"), SETTINGS, COUNT)
-    with Ledger.read(home / "tiny") as ledger, Retrainings.open(home / "tiny" / RETRAIN) as record:
-        best = ledger.candidates([evaluation.number for evaluation in finalists(ledger, 2)])
-        for job in wanted(SETTINGS, retrainer(SETTINGS, Home(home)), list(best.values())):
-            one = Retraining(job.key, job.candidate.number, job.seed, {}, retrain(job.trainer, job.candidate))
-            assert one.evaluation.ok, one.evaluation
-            record.record(one)
-    tracker(home).check()  # makes an empty store, which takes seconds
-    return home
-
-
 @pytest.fixture
-def home(template: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(template, tmp_path / "home"))
+def home(trained_home: Path, tmp_path: Path, written_once: None) -> Path:
+    return Path(shutil.copytree(trained_home, tmp_path / "home"))
 
 
 @pytest.fixture
@@ -67,42 +42,10 @@ def record(home: Path) -> Iterator[Retrainings]:
         yield opened
 
 
-def tracker(home: Path, uri: str | None = None) -> Tracker:
-    return Tracker(Home(home), "tiny", uri, {})
-
-
-def promoted(home: Path, record: Retrainings, place: int) -> Retraining:
-    """Makes one of the two champion, as if it had been better."""
-    one = list(record.recorded().values())[place]
-    with Ledger.read(home / "tiny") as ledger:
-        (standing,) = ranked([ledger.evaluations([one.number])[one.number]], [one])
-        contender = Contender.of(standing, ledger.candidate(one.number).genome)
-    decision = judged((contender,), None, 180, asdict(SETTINGS.space.budgets))
-    record.choose(one.key)
-    record.decide(one.key, "promoted", asdict(decision))
-    return one
-
-
-def tell(home: Path, record: Retrainings, uri: str | None = None) -> None:
-    sender = tracker(home, uri)
-    sender.retrained(record)
-    registry.register(sender, Home(home), record)
-
-
-def held(home: Path, uri: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the versions in MLflow by their weights, and the aliases."""
-    there = registry.found(tracker(home, uri))
-    return {weights: str(one.version) for weights, one in there.versions.items()}, dict(there.aliases)
-
-
-def downloaded(home: Path, monkeypatch: pytest.MonkeyPatch, to: Path, alias: str = "champion") -> Path:
+def downloaded(home: Path, to: Path) -> Path:
     to.mkdir()
-    place = Home(home).tracking_uri
-    return Path(
-        download_artifacts(
-            artifact_uri=f"models:/tiny@{alias}", dst_path=str(to), tracking_uri=place, registry_uri=place
-        )
-    )
+    place, model = Home(home).tracking_uri, "models:/tiny@champion"
+    return Path(download_artifacts(artifact_uri=model, dst_path=str(to), tracking_uri=place, registry_uri=place))
 
 
 def test_nothing_is_registered_before_there_is_a_champion(home: Path, record: Retrainings) -> None:
@@ -138,8 +81,8 @@ def test_a_version_says_why_and_leads_to_the_run_of_its_training(home: Path, rec
     assert client.get_run(run.data.tags["mlflow.parentRunId"]).data.tags["morphogen.champion"] == words
 
 
-@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("done", [True, False], ids=["after", "before"])
+@pytest.mark.parametrize("step", STEPS)
 def test_whoever_dies_on_the_way_makes_no_second_version(
     step: str, done: bool, home: Path, record: Retrainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
