@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from flows.home import BadInput
-from flows.standings import JUDGED, Standing
+from flows.standings import JUDGED, Standing, words
 from genomes import Genome, cost
 from search import Retraining, Retrainings
 
@@ -191,6 +191,14 @@ def restore(record: Retrainings) -> None:
     if before is None:
         raise BadInput("a rollback needs a champion before the present one, and there was none")
     record.decide(before, "restored", asdict(stored(record, before)))
+
+
+def holding(record: Retrainings) -> str | None:
+    """Returns in words who is champion; None before the first promotion."""
+    if (key := record.holders().champion) is None:
+        return None
+    one = record.recorded()[key]
+    return f"Champion: child {one.number}, seed {one.seed}, with {words(one.evaluation)}"
 
 
 def last(record: Retrainings) -> Decision | None:

@@ -94,13 +94,14 @@ def show(name: str, home: HomeOption = HOME) -> None:
     """Show a search's front, best network, costs, slots, failures, gains over the no-op control, and champion."""
     from flows import terminal
     from flows.assembly import RETRAIN
+    from flows.champion import holding
     from flows.standings import verdict
     from search import Ledger, Retrainings
 
     directory = Home(home).search(name)
     with Ledger.read(directory) as ledger, Retrainings.read(directory / RETRAIN) as record:
         terminal.summary(ledger, terminal.console())
-        if told := verdict(record):
+        for told in filter(None, (verdict(record), holding(record))):
             typer.echo(told)
 
 

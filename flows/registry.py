@@ -72,7 +72,7 @@ def register(tracker: Tracker, home: Home, record: Retrainings) -> None:
     Raises:
         Exception: the server refused, or did not answer; the record says what is missing.
     """
-    places, trainings = record.holders(), record.recorded()
+    places, trainings, last = record.holders(), record.recorded(), champion.last(record)
     if places.champion is None:
         return
     runs, client = tracker.finalists(), MlflowClient(tracker.place)
@@ -84,8 +84,8 @@ def register(tracker: Tracker, home: Home, record: Retrainings) -> None:
     for alias, holder in ((PREVIOUS, places.previous), (CHAMPION, places.champion)):
         if holder and aliases.get(alias) != (wanted := made[trainings[holder].evaluation.weights or ""]):
             client.set_registered_model_alias(model, alias, wanted)
-    if (last := champion.last(record)) is not None:
-        client.set_tag(tracker.run, "morphogen.champion", last.words)
+    for tag, words in (("champion", champion.holding(record)), ("decision", last and last.words)):
+        client.set_tag(tracker.run, f"morphogen.{tag}", words)
 
 
 def found(tracker: Tracker) -> Found:

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
 from flows import champion
-from flows.champion import STUDENT, Contender, Decision, chance, decide, judged, known, last, restore, stored
+from flows.champion import STUDENT, Contender, Decision, chance, decide, holding, judged, known, last, restore, stored
 from flows.home import BadInput
 from flows.standings import ranked
 from genomes import Genome, cost
@@ -119,6 +119,7 @@ def holder(record: Retrainings) -> list[str | None]:
 def test_each_decision_is_recorded_with_its_evidence_once(tmp_path: Path) -> None:
     with Retrainings.open(tmp_path) as record:
         assert last(record) is None
+        assert holding(record) is None
         first = challenged(record, 1, 0.10, 0.12, 0.11)
         again = challenged(record, 1, 0.10, 0.12, 0.11)
         assert (first.outcome, again.outcome) == ("promoted", "holds")
@@ -166,6 +167,7 @@ def test_who_was_withdrawn_is_not_promoted_by_itself_and_a_second_rollback_bring
         challenged(record, 2, 0.1, 0.1)
         restore(record)
         assert holder(record) == ["1-0", "2-0"]
+        assert holding(record) == "Champion: child 1, seed 0, with second validation error 0.5000"
         again = challenged(record, 2, 0.1, 0.1)
         assert (again.outcome, holder(record)) == ("refused", ["1-0", "2-0"])
         assert "withdrawn by hand" in again.words
