@@ -70,7 +70,8 @@ def _use(tracker: Tracker, weights: str) -> Iterator[str]:
         yield f"MLflow:   does not hold this champion: morphogen sync {tracker.name}"
         return
     model, folder = f"models:/{there.model}@{registry.CHAMPION}", f"{there.model}-champion"
-    mlflow = f"MLFLOW_TRACKING_URI={shlex.quote(tracker.place)} {shlex.quote(str(Path(sys.argv[0]).parent / 'mlflow'))}"
+    programs = shlex.quote(str(Path(sys.argv[0]).parent.absolute()))  # on the path: a model's server starts uvicorn
+    mlflow = f"PATH={programs}:$PATH MLFLOW_TRACKING_URI={shlex.quote(tracker.place)} mlflow"
     yield f"MLflow:   {model}, version {version.version}"
     yield f"Serve:    {mlflow} models serve -m {model} --env-manager local --port {PORT}"
     yield f"Files:    {mlflow} artifacts download -u {model} -d {folder}"

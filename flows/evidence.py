@@ -24,7 +24,8 @@ def page(name: str, decision: Decision, test: float | None = None) -> str:
         decision: who is champion, and why.
         test: the challenger's test error, if the test part was read for it.
     """
-    rows = [("", decision.finalists), ("champion before: ", (decision.present,) if decision.present else ())]
+    when = "until then" if decision.outcome == "promoted" else "still"
+    rows = [("", decision.finalists), (f"champion {when}: ", (decision.present,) if decision.present else ())]
     table = [HEAD, ("---",) * len(HEAD), *(_row(title, one) for title, some in rows for one in some)]
     limits = ", ".join(f"{decision.limits[limit]:,} {words}" for limit, words in COUNTED.items())
     told = [
