@@ -17,6 +17,7 @@ from flows.home import BadInput, Home
 
 if TYPE_CHECKING:
     from flows.config import SearchConfig
+    from flows.tracking import Tracker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,13 +96,14 @@ def show(name: str, home: HomeOption = HOME) -> None:
     """Show a search's front, best network, costs, slots, failures, gains over the no-op control, and champion."""
     from flows import terminal
     from flows.assembly import RETRAIN
+    from flows.champion import holding
     from flows.standings import verdict
     from search import Ledger, Retrainings
 
     directory = Home(home).search(name)
     with Ledger.read(directory) as ledger, Retrainings.read(directory / RETRAIN) as record:
         terminal.summary(ledger, terminal.console())
-        if told := verdict(record):
+        for told in filter(None, (verdict(record), holding(record))):
             typer.echo(told)
 
 
@@ -160,7 +162,7 @@ def retrain_command(
     examples: Annotated[int | None, typer.Option(help="Examples of each training, instead of as configured.")] = None,
     home: HomeOption = HOME,
 ) -> None:
-    """Train the best networks of a search from scratch, choose one, and read the test part for it, once."""
+    """Train the best networks of a search from scratch, choose one, test it once, promote it if it is better."""
     _quiet_prefect()
     from flows.assembly import RETRAIN, WEIGHTS
     from flows.retrain import retrain
@@ -170,10 +172,30 @@ def retrain_command(
     if result["finalists"] < result["asked"]:
         typer.echo(f"{result['asked']} finalists were asked for, the search has {result['finalists']} different ones")
     if not result["tracked"]:
-        typer.echo(f"MLflow has not heard of all trainings: {_command('sync', name, home)}")
+        typer.echo(f"MLflow has not heard of all of it: {_command('sync', name, home)}")
     typer.echo(result["verdict"])
+    typer.echo(result["decision"])
+    typer.echo(f"Serve:    {_command('champion', name, home)} says how")
     file = Home(home).search(name) / RETRAIN / WEIGHTS / f"{result['weights']}.safetensors"
     typer.echo(f"Result:   {file}; as files to use: {_command('export', name, home)} --to exported")
+
+
+@app.command("champion")
+def champion_command(
+    name: str,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="First give the place back to the champion before.")
+    ] = False,
+    home: HomeOption = HOME,
+) -> None:
+    """Show the champion of a search, the evidence for it, and how to serve it."""
+    from flows import terminal
+    from flows.crown import restored, shown
+
+    tracker = _tracker(name, home)
+    if rollback:
+        typer.echo(restored(tracker, Home(home)))
+    shown(tracker, Home(home), terminal.console())
 
 
 @app.command()
@@ -181,7 +203,7 @@ def export(
     name: str,
     to: Annotated[Path, typer.Option(help="Directory to make.")],
     number: Annotated[
-        int | None, typer.Argument(help="Candidate as the search left it; the retrained champion, or else the best.")
+        int | None, typer.Argument(help="Candidate as the search left it; the champion, or else the best.")
     ] = None,
     fold: Annotated[bool, typer.Option("--fold", help="Fold batch norms into the layers before them.")] = False,
     home: HomeOption = HOME,
@@ -195,23 +217,21 @@ def export(
 @app.command()
 def sync(name: str, home: HomeOption = HOME) -> None:
     """Send to MLflow what it has not been told of a search."""
+    from flows import registry
     from flows.assembly import RETRAIN
-    from flows.config import validated
-    from flows.tracking import Tracker
     from search import Ledger, Retrainings
 
     directory = Home(home).search(name)
     with Ledger.open(directory) as ledger:  # locked: a search that runs sends for itself
-        config = validated(ledger.config, name)
-        tracker = Tracker(Home(home), name, config.tracking, config.facts())
+        tracker = _tracker(name, home)
         tracker.check()
         tracker.finish("KILLED" if ledger.pending() else "FINISHED")
     if left := tracker.lag():
         raise BadInput(f"MLflow did not take {left} evaluations; they are kept, try again")
     if (directory / RETRAIN).is_dir():
         with Retrainings.open(directory / RETRAIN) as record:  # locked, for the same reason
-            if not tracker.tell_retrained(record):
-                raise BadInput("MLflow did not take the trainings of finalists; they are kept, try again")
+            if not (tracker.tell_retrained(record) and registry.tell(tracker, Home(home), record)):
+                raise BadInput("MLflow did not take the trainings of finalists or the champion; try again")
     typer.echo("MLflow holds what the ledger holds")
 
 
@@ -233,6 +253,17 @@ def setup_automations(
         typer.echo(f"There is now an automation: {name}")
     if notify is None:
         typer.echo("Nobody is told of failures yet: name a notification block with --notify TYPE/NAME")
+
+
+def _tracker(name: str, home: Path) -> Tracker:
+    """Returns what tells MLflow of a search."""
+    from flows.config import validated
+    from flows.tracking import Tracker
+    from search import Ledger
+
+    with Ledger.read(Home(home).search(name)) as ledger:
+        config = validated(ledger.config, name)
+    return Tracker(Home(home), name, config.tracking, config.facts())
 
 
 def _run(config: SearchConfig, home: Path) -> None:

@@ -65,10 +65,11 @@ def exported(home: Home, name: str, number: int | None, directory: Path, *, fold
 
 
 def _champion(home: Home, name: str) -> Chosen | None:
-    """Returns the network that retraining chose; None if there was none."""
+    """Returns the champion, or what was chosen when none was promoted yet; None before the first retraining."""
     directory = home.search(name) / RETRAIN
     with Retrainings.read(directory) as record:
-        chosen, tests = record.chosen(), record.test_errors()
+        chosen = record.recorded().get(record.holders().champion or "") or record.chosen()
+        tests = record.test_errors()
     if chosen is None or chosen.evaluation.weights is None:
         return None
     weights, errors = chosen.evaluation.weights, chosen.evaluation.objectives

@@ -14,18 +14,20 @@ from flows import settings  # before prefect, which reads its settings when it i
 
 # isort: split
 from prefect import State, flow, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 from rich.console import Console
 from rich.text import Text
 
-from flows import assembly, terminal
+from flows import assembly, evidence, terminal
+from flows.champion import Decision, decide
 from flows.config import SearchConfig, validated
 from flows.finalists import finalists
 from flows.hearing import heard
 from flows.home import BadInput, Home
 from flows.search import THREADS, stop_children
-from flows.standings import JUDGED, champion, ranked, show, verdict, words
+from flows.standings import JUDGED, Standing, champion, ranked, show, verdict, words
 from search import INFRASTRUCTURAL, Candidate, DiskFull, Evaluation, Ledger, Retraining, Retrainings
 
 if TYPE_CHECKING:
@@ -81,7 +83,8 @@ def retrain(
 ) -> dict[str, Any]:
     """Trains the finalists of a search from scratch, chooses one, and reads the test part for it, once.
 
-    What was trained before with the same settings is taken from the record. The search may be running.
+    The choice becomes champion of the search if it is better than the present one by more than chance. What was
+    trained before with the same settings is taken from the record. The search may be running.
 
     Args:
         name: of the search.
@@ -90,6 +93,7 @@ def retrain(
         examples: shown in each training; None: as configured.
         home: the directory that holds searches.
     """
+    from flows import registry
     from flows.tracking import Tracker
 
     place, screen = Home(home), terminal.console()
@@ -112,10 +116,15 @@ def retrain(
         winner = champion(standings)
         before = winner is not None and _tested(record, evaluator, winner)
         evaluator.clear(set(genomes))
-        tracked, tests, told = tracker.tell_retrained(record), record.test_errors(), verdict(record)
+        decision = _decided(record, winner, standings, genomes, evaluator, config) if winner else None
+        tracked = tracker.tell_retrained(record) and registry.tell(tracker, place, record)
+        tests, told = record.test_errors(), verdict(record)
     show(standings, tests, screen)
-    if winner is None:
+    if winner is None or decision is None:
         raise BadInput(f"one training at least must succeed, all {len(jobs)} failed: another recipe, or more memory")
+    test = tests.get(winner.evaluation.weights or "")
+    page = evidence.page(name, decision, test)
+    create_markdown_artifact(page, key=f"champion-{name.replace('_', '-')}", description=decision.words)
     return {
         "asked": config.retrain.top,
         "finalists": len(best),
@@ -124,6 +133,8 @@ def retrain(
         "second_validation_error": winner.evaluation.objectives[JUDGED],
         "test_error": tests[winner.evaluation.weights or ""],
         "weights": winner.evaluation.weights,
+        "promoted": decision.outcome == "promoted",
+        "decision": decision.words,
         "verdict": f"{told}{'; as recorded before' if before else ''}",
         "tracked": tracked,
     }
@@ -232,6 +243,20 @@ def _tidy(record: Retrainings, evaluator: "Trainer") -> None:
     """Removes weights of trainings that were cut off; those that landed are kept, to be taken."""
     kept = {one.evaluation.weights for one in record.recorded().values() if one.evaluation.weights}
     evaluator.store.collect(kept | evaluator.needed_weights())
+
+
+def _decided(
+    record: Retrainings,
+    chosen: Retraining,
+    standings: Sequence[Standing],
+    genomes: Mapping[int, Candidate],
+    evaluator: "Trainer",
+    config: SearchConfig,
+) -> Decision:
+    """Decides whether the choice becomes champion, within the limits of the search."""
+    architectures = {number: candidate.genome for number, candidate in genomes.items()}
+    images = evaluator.prepared.sizes["second_validation"]
+    return decide(record, chosen, standings, architectures, images, asdict(config.space.budgets))
 
 
 def _tested(record: Retrainings, evaluator: "Trainer", winner: Retraining) -> bool:

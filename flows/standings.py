@@ -82,9 +82,7 @@ def verdict(record: Retrainings) -> str | None:
     chosen, tests = record.chosen(), record.test_errors()
     if chosen is None:
         return None
-    judged = (
-        f"Champion: child {chosen.number}, trained from scratch with seed {chosen.seed}: {words(chosen.evaluation)}"
-    )
+    judged = f"Chosen: child {chosen.number}, trained from scratch with seed {chosen.seed}: {words(chosen.evaluation)}"
     if (test := tests.get(chosen.evaluation.weights or "")) is None:
         return f"{judged}, test part not read yet"
     count = len({reading.weights for reading in record.readings()})

@@ -1,4 +1,4 @@
-"""Tracking: MLflow as a view of the ledger, written by one thread; the only file that imports mlflow.
+"""Tracking: MLflow as a view of the ledger, written by one thread.
 
 The ledger's outbox says what is still to be shown. A dead server therefore never stops a search, and whatever it
 missed is sent when it is back, or by `morphogen sync`. Runs that the outbox does not name are removed whenever the
@@ -203,6 +203,15 @@ class Tracker:
             return False
         return True
 
+    def finalists(self) -> dict[str, Run]:
+        """Returns the runs of the finalists' trainings by the keys of their record.
+
+        Raises:
+            Exception: as `drain`.
+        """
+        self._reach()
+        return {run.data.tags["morphogen.retraining"]: run for run in self._children("retraining")}
+
     def lag(self) -> int:
         """Returns how many evaluations are not shown yet."""
         with Ledger.read(self.directory) as ledger:
@@ -240,7 +249,7 @@ class Tracker:
         self.experiment = self._experiment()
         self.run = self._search_run()
 
-    def _identity(self) -> str:
+    def identity(self) -> str:
         """Returns the word by which MLflow knows this search, also among others of its name on a shared server."""
         file = self.directory / "tracking-id"
         if not file.exists():
@@ -259,7 +268,7 @@ class Tracker:
         return self.client.create_experiment(self.name, self.artifacts, {**kind, **view})
 
     def _search_run(self) -> str:
-        tags = {"morphogen.kind": "search", "morphogen.search": self.name, "morphogen.id": self._identity()}
+        tags = {"morphogen.kind": "search", "morphogen.search": self.name, "morphogen.id": self.identity()}
         found = self.client.search_runs([self.experiment], f"tags.`morphogen.id` = '{tags['morphogen.id']}'")
         run = found[0] if found else self.client.create_run(self.experiment, None, tags, f"search {self.name}")
         params = [Param(key, str(value)[:500]) for key, value in self.facts.items() if key not in run.data.params]

@@ -14,6 +14,7 @@ from search.errors import (
 )
 from search.ledger import Ledger
 from search.loop import Budget, Dispatch, Done, Progress, drive, twin_key
+from search.promotions import Holders, Promotion
 from search.protocol import (
     DETERMINISTIC,
     INFRASTRUCTURAL,
@@ -44,9 +45,11 @@ __all__ = [
     "Evaluator",
     "Event",
     "Fidelity",
+    "Holders",
     "Ledger",
     "NewerSchema",
     "Progress",
+    "Promotion",
     "Reading",
     "ReplayDiverged",
     "Retraining",

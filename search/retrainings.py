@@ -2,7 +2,8 @@
 
 Not in the ledger, which a running search has the lock of: finalists may be trained meanwhile. Each training is recorded
 once, under a key that says all that determines it, so that whoever is killed goes on with what is missing. A reading of
-the test part is written down before it begins: one that was cut off shows, too.
+the test part is written down before it begins: one that was cut off shows, too. So is every decision about who is
+champion, with its evidence, from which MLflow's registry can be made anew.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from search import records
 from search.errors import NewerSchema, UnreadableLedger
 from search.files import room
 from search.lock import locked
+from search.promotions import Holders, Outcome, Promotion, holders
 from search.protocol import INFRASTRUCTURAL, Evaluation
 from search.transactions import transaction
 
 FILE = "retrainings.sqlite"
-SCHEMA = 1
+SCHEMA = 2  # 1: without promotions
 TABLES = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS retraining (
@@ -33,6 +35,10 @@ CREATE TABLE IF NOT EXISTS retraining (
 -- Every reading of the test part; `error` is null until it ended. Times are seconds since 1970, for people only.
 CREATE TABLE IF NOT EXISTS reading (seq INTEGER PRIMARY KEY, weights TEXT NOT NULL, started REAL NOT NULL, error REAL);
 CREATE TABLE IF NOT EXISTS choice (seq INTEGER PRIMARY KEY, key TEXT NOT NULL REFERENCES retraining);
+CREATE TABLE IF NOT EXISTS promotion (
+  seq INTEGER PRIMARY KEY, key TEXT NOT NULL REFERENCES retraining, outcome TEXT NOT NULL, evidence TEXT NOT NULL,
+  decided REAL NOT NULL
+);
 PRAGMA user_version = {SCHEMA};
 COMMIT;
 """
@@ -84,10 +90,12 @@ class Retrainings:
         try:
             self._db = sqlite3.connect(file if lock or file.exists() else ":memory:", timeout=30, isolation_level=None)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, SCHEMA):
-                raise NewerSchema(f"{file} must have schema {SCHEMA} to be read by this version, it has {version}")
-            if not version:
-                self._db.executescript(TABLES)
+            if not 0 <= version <= SCHEMA:
+                raise NewerSchema(
+                    f"{file} must have schema {SCHEMA} or less to be read by this version, it has {version}"
+                )
+            if version < SCHEMA:
+                self._db.executescript(TABLES)  # an older schema lacks tables, and nothing else
         except sqlite3.Error as error:
             self.close()
             raise UnreadableLedger(f"{file} must be a whole record of retrainings: {error}") from None
@@ -188,3 +196,21 @@ class Retrainings:
     def test_errors(self) -> dict[str, float]:
         """Returns the test error of each network that it was read for, by the digest of its weights."""
         return {reading.weights: reading.error for reading in self.readings() if reading.error is not None}
+
+    def decide(self, key: str, outcome: Outcome, evidence: Mapping[str, Any]) -> None:
+        """Records whether the network of a training becomes champion, and why, if that is not the last decision."""
+        row = (key, outcome, records.dump(evidence))
+        last = self._db.execute("SELECT key, outcome, evidence FROM promotion ORDER BY seq DESC LIMIT 1").fetchone()
+        if last != row:
+            with transaction(self._db, FILE, "go on") as db:
+                columns = "(key, outcome, evidence, decided)"
+                db.execute(f"INSERT INTO promotion {columns} VALUES (?, ?, ?, ?)", (*row, time.time()))
+
+    def promotions(self) -> list[Promotion]:
+        """Returns every decision about who is champion, the first one first."""
+        rows = self._db.execute("SELECT key, outcome, evidence, decided FROM promotion ORDER BY seq")
+        return [Promotion(key, outcome, json.loads(evidence), decided) for key, outcome, evidence, decided in rows]
+
+    def holders(self) -> Holders:
+        """Returns who is champion, who was before, and who was withdrawn."""
+        return holders(self.promotions())

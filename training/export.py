@@ -89,7 +89,7 @@ def export(
     network, shape = build(genome, state).eval(), expand(genome).shape(genome[genome.root].inputs[0])
     with _appearing(directory) as partial:
         _write(partial, genome, source(genome, mean, std, WEIGHTS), state)
-        _write_onnx(partial / ONNX, network, shape)
+        write_onnx(partial / ONNX, network, torch.zeros(2, *shape))
         source_error, onnx_error = reload.errors(partial / SOURCE, partial / ONNX, network, shape)
         (partial / README).write_text(_readme(genome, mean, std, error, source_error, onnx_error, folded))
     return Exported(
@@ -152,8 +152,18 @@ def _write(folder: Path, genome: Genome, written: Source, state: Mapping[str, Te
     (folder / SOURCE).write_text(written.text)
 
 
-def _write_onnx(file: Path, network: nn.Module, shape: tuple[int, ...]) -> None:
-    example = torch.zeros(2, *shape)  # a batch of 1 would be taken for a constant
+def write_onnx(file: Path, network: nn.Module, example: Tensor, output: str = "logits") -> None:
+    """Writes a network as ONNX for any batch size, from `images` to `output`, without what torch notes of this machine.
+
+    Args:
+        file: to write.
+        network: in eval mode.
+        example: images; two or more, since a batch of 1 would be taken for a constant.
+        output: the name of what it returns.
+
+    Raises:
+        ExportError: torch cannot write it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter deprecates parts of itself
         try:
@@ -163,7 +173,7 @@ def _write_onnx(file: Path, network: nn.Module, shape: tuple[int, ...]) -> None:
                 dynamo=True,
                 verbose=False,
                 input_names=["images"],
-                output_names=["logits"],
+                output_names=[output],
                 dynamic_shapes=({0: "batch"},),
             )
         except torch.onnx.OnnxExporterError as failure:

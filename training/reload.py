@@ -79,10 +79,7 @@ def run_source(source: Path, probes: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def run_onnx(file: Path, probes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the outputs of an ONNX file by probe."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return {
-        size: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
-        for size, images in probes.items()
-    }
+    return {size: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]) for size, images in probes.items()}
 
 
 CHECK = """

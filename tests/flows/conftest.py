@@ -35,6 +35,27 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "searches"
 
 
+@pytest.fixture(scope="session")
+def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home to copy: two finalists of a search were trained, and none is champion yet."""
+    from tests.flows.champions import trained
+
+    return trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture
+def written_once(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes the files of each champion once for all tests, since that takes seconds."""
+    from tests.flows.champions import shelved
+
+    monkeypatch.setattr("flows.registry.write", shelved(shelf))
+
+
 def config(**changes: Any) -> Any:
     from flows.config import SearchConfig
 

@@ -86,6 +86,13 @@ def shown(home: Path) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id], "tags.`morphogen.kind` = 'retraining'"))
 
 
+def registered(home: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the champions in MLflow by their weights, and the aliases."""
+    from tests.flows.champions import held
+
+    return held(home)
+
+
 def test_the_finalists_are_trained_with_every_seed_and_the_test_part_is_read_once(finished: Path) -> None:
     done = recorded(finished).values()
     with Ledger.read(finished / "tiny") as ledger:
@@ -117,6 +124,20 @@ def test_mlflow_has_one_nested_run_a_training_and_the_test_error_of_the_champion
     assert [client.get_run(run).data.tags["morphogen.kind"] for run in parent] == ["search"]
 
 
+def test_the_choice_is_champion_in_mlflow_and_prefect_shows_why(finished: Path, prefect_server: None) -> None:
+    from prefect.artifacts import Artifact
+
+    with Retrainings.read(finished / "tiny" / RETRAIN) as record:
+        chosen = record.chosen()
+        assert chosen is not None
+        assert record.holders().champion == chosen.key
+    assert registered(finished) == ({chosen.evaluation.weights: "1"}, {"champion": "1"})
+    page = Artifact.get("champion-tiny")
+    assert isinstance(page, Artifact)
+    assert page.type == "markdown"
+    assert f"Champion: child {chosen.number}, seed {chosen.seed} is promoted: the first one" in str(page.data)
+
+
 def test_again_nothing_is_trained_nor_read_and_the_recorded_number_is_shown(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +148,8 @@ def test_again_nothing_is_trained_nor_read_and_the_recorded_number_is_shown(
     assert "4 trainings, 4 of them known" in said
     assert f"test error {seen[0]:.4f} (read once); as recorded before" in said
     assert (recorded(home), readings(home)) == (before, seen)
+    assert "stays: no other was chosen" in said
+    assert len(registered(home)[0]) == 1
     last = said.strip().splitlines()[-1]
     assert last.startswith("Result:")
     assert Path(last.split()[1].rstrip(";")).is_file()
@@ -310,3 +333,4 @@ def test_killed_in_the_middle_it_goes_on_and_trains_nothing_twice(
     files = {file.stem for file in (home / "tiny" / RETRAIN / "weights").glob("*.safetensors")}
     assert files == {one.evaluation.weights for one in done.values()}
     assert len(shown(home)) == 6
+    assert len(registered(home)[0]) == 1

@@ -109,5 +109,5 @@ def test_the_verdict_counts_every_network_that_the_test_part_was_read_for(tmp_pa
         record.reading_begins("1-2")
         record.reading_ended("1-2", 0.5)
         told = str(verdict(record))
-        assert told.startswith("Champion: child 1, trained from scratch with seed 2")
+        assert told.startswith("Chosen: child 1, trained from scratch with seed 2")
         assert "test error 0.5000 (read for 2 networks so far" in told

@@ -112,7 +112,7 @@ def test_another_version_or_another_file_is_refused_and_left_alone(tmp_path: Pat
     db = sqlite3.connect(tmp_path / FILE)
     db.execute("PRAGMA user_version = 7")
     db.close()
-    with pytest.raises(NewerSchema, match="must have schema 1 to be read by this version, it has 7"):
+    with pytest.raises(NewerSchema, match="must have schema 2 or less to be read by this version, it has 7"):
         Retrainings.open(tmp_path)
     (tmp_path / FILE).write_bytes(b"no database, but more than a hundred bytes " * 10)
     with pytest.raises(UnreadableLedger, match="must be a whole record of retrainings"):

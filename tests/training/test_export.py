@@ -65,7 +65,7 @@ def left(directory: Path) -> list[str]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves ONNX out, which takes seconds."""
 
-    monkeypatch.setattr(exporting, "_write_onnx", lambda *_: None)
+    monkeypatch.setattr(exporting, "write_onnx", lambda *_: None)
     monkeypatch.setattr(reload, "run_onnx", lambda _, probes: {size: torch.zeros(1) for size in probes})
     monkeypatch.setattr(reload, "ONNX_TOLERANCE", float("inf"))
 
@@ -184,8 +184,8 @@ def test_a_wrong_source_is_refused_and_leaves_nothing(
 def test_a_wrong_onnx_file_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     genome = calling()
     other = build(genome, messy(genome, seed=1)).eval()
-    write = exporting._write_onnx
-    monkeypatch.setattr(exporting, "_write_onnx", lambda file, _, shape: write(file, other, shape))
+    write = exporting.write_onnx
+    monkeypatch.setattr(exporting, "write_onnx", lambda file, _, shape: write(file, other, shape))
     with pytest.raises(ExportError, match="ONNX must reproduce the network to 1e-04, but differs by"):
         export(genome, messy(genome), tmp_path / "network", **NORMAL)
     assert left(tmp_path) == []
@@ -220,7 +220,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 
 
 def test_a_file_among_the_parents_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "_write_onnx", lambda *_: None)
+    monkeypatch.setattr(exporting, "write_onnx", lambda *_: None)
     monkeypatch.setattr(reload, "errors", lambda *_: (0.0, 0.0))
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="must be a directory that can be written"):
