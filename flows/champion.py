@@ -19,12 +19,7 @@ from search import Retraining, Retrainings
 
 COUNTED = {"parameters": "parameters", "macs": "MACs", "activation_bytes": "bytes of activations"}
 Outcome = Literal["promoted", "refused", "holds"]
-NORMAL = 1.645  # what a standard normal number exceeds in 5 % of cases
-# The same of Student's t with 1 to 30 degrees of freedom; with more, the last one is at most 4 % too strict.
-STUDENT = (
-    *(6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753),
-    *(1.746, 1.740, 1.734, 1.729, 1.725, 1.721, 1.717, 1.714, 1.711, 1.708, 1.706, 1.703, 1.701, 1.699, 1.697),
-)
+LEVEL = 0.95  # of the one-sided tests
 
 
 @dataclass(frozen=True)
@@ -239,16 +234,18 @@ def chance(present: Contender, challenger: Contender, images: int) -> tuple[floa
         challenger: with one error at least, as `present`.
         images: that each error is the share of.
     """
+    from scipy.special import ndtri, stdtrit  # type: ignore[import-untyped]  # half a second, and only this needs it
+
     counts = len(present.errors), len(challenger.errors)
     if min(counts) < 2:
         error = math.hypot(*(_binomial(one.mean, images) for one in (present, challenger)))
-        return NORMAL * error, f"binomial error of {images} images, as one of them has one seed only"
+        return float(ndtri(LEVEL)) * error, f"binomial error of {images} images, as one of them has one seed only"
     freedom = sum(counts) - 2
     squares = sum((error - one.mean) ** 2 for one in (present, challenger) for error in one.errors)
     deviation = max(math.sqrt(squares / freedom), 1 / images)
     error = deviation * math.sqrt(1 / counts[0] + 1 / counts[1])
     words = f"t-test over {counts[0]} + {counts[1]} seeds, pooled standard deviation {deviation:.4f}"
-    return STUDENT[min(freedom, len(STUDENT)) - 1] * error, words
+    return float(stdtrit(freedom, LEVEL)) * error, words
 
 
 def _obstacle(challenger: Contender, limits: Mapping[str, int]) -> str:

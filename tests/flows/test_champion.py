@@ -12,7 +12,7 @@ import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
 from flows import champion
-from flows.champion import STUDENT, Contender, Decision, chance, decide, holding, judged, known, last, restore, stored
+from flows.champion import Contender, Decision, chance, decide, holding, judged, known, last, restore, stored
 from flows.home import BadInput
 from flows.standings import ranked
 from genomes import Genome, cost
@@ -45,10 +45,6 @@ def test_the_bound_is_that_of_a_one_sided_t_test() -> None:
         assert (present.mean - challenger.mean > bound) == (tested.pvalue < 0.05)
         shifted = tuple(error - (challenger.mean - present.mean) - bound for error in errors[1])
         assert math.isclose(stats.ttest_ind(errors[0], shifted, alternative="greater").pvalue, 0.05, rel_tol=2e-3)
-
-
-def test_the_points_of_students_t_are_the_right_ones() -> None:
-    assert [round(float(stats.t.ppf(0.95, freedom)), 3) for freedom in range(1, 31)] == list(STUDENT)
 
 
 @pytest.mark.parametrize(
