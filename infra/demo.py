@@ -190,13 +190,37 @@ def nights(demo: Demo) -> None:
     told = [f"{len(night.evaluations)} children in {night.seconds:.0f} s" for night in (first, second)]
     check(kept and len(second.evaluations) > len(first.evaluations), f"the same search: {', then '.join(told)}")
     report = demo.command("morphogen", "report", "digits", "--home", str(demo.home))
-    say("the morning report: " + next(line for line in report.splitlines() if line.strip()))
+    say("the morning report: " + next(line.strip() for line in report.splitlines() if line.strip()))
     check(
         f"{len(second.evaluations) - len(first.evaluations)}" in report, "it says how many children the night brought"
     )
     check(
         "reports/night-002.md" in demo.artifacts("digits", "reports"), "MLflow has it among the artifacts of the search"
     )
+
+
+def champion(demo: Demo) -> None:
+    """Trains finalists from scratch, and asks the champion that comes of it."""
+    import numpy as np
+    import onnxruntime
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+    from sklearn.datasets import load_digits
+
+    say("prefect deployment run retrain/finalists --param name=digits --param top=2 --param seeds=2")
+    run = demo.run("retrain/finalists", name="digits", top=2, seeds=2, examples=12_000)
+    check(demo.ended(run) == "Completed", "finalists are trained from scratch")
+    version = MlflowClient().get_model_version_by_alias("digits", "champion")
+    said = demo.command("morphogen", "champion", "digits", "--home", str(demo.home))
+    say("morphogen champion digits: " + next(line.strip() for line in said.splitlines() if line.strip()))
+    files = Path(download_artifacts("models:/digits@champion", dst_path=str(demo.directory / "champion")))
+    check(not list(files.rglob("*.pkl")), f"version {version.version} of the registered model holds no pickle")
+    network = onnxruntime.InferenceSession(str(next(files.rglob("model.onnx"))))
+    digits = load_digits()
+    images = np.round(digits.images[:, None] * (255 / 16)).astype(np.uint8)
+    found = network.run(None, {"images": images})[0].argmax(1)
+    right = float((found == digits.target).mean())
+    check(right > 0.9, f"onnxruntime alone answers with it: {right:.1%} of all digits, most of which it was trained on")
 
 
 def main() -> None:
@@ -221,6 +245,7 @@ def shown(demo: Demo, keep: bool) -> None:
     with worker(demo.there, demo.directory):
         gone_on(demo)
         nights(demo)
+        champion(demo)
         say("All of it was shown, and was so.")
         if keep:
             say(
