@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 PATIENCE = 120.0  # seconds, since machines that test are loaded
 KEYS = {"Escape": 27, "Enter": 13, "Tab": 9, "ArrowLeft": 37, "ArrowRight": 39}
 
@@ -157,3 +157,27 @@ def browser(folder: Path) -> Iterator[Browser]:
             process.kill()
             process.wait()
             os.close(ours_in)
+
+
+def texts(tab: Browser, selector: str) -> list[str]:
+    return list(tab.value(f"[...document.querySelectorAll({json.dumps(selector)})].map((node) => node.textContent)"))
+
+
+def cells(tab: Browser, selector: str) -> list[list[str]]:
+    """Returns the words in each cell of the rows of a selector."""
+    rows = f"[...document.querySelectorAll({json.dumps(selector)})]"
+    return list(tab.value(f"{rows}.map((row) => [...row.cells].map((cell) => cell.textContent))"))
+
+
+def centre(tab: Browser, selector: str, words: str = "") -> tuple[float, float]:
+    """Returns where the first element of a selector that holds these words is in its window, scrolled into sight."""
+    found = f"[...document.querySelectorAll({json.dumps(selector)})].find((e) => e.textContent.includes('{words}'))"
+    tab.value(f"{found}.scrollIntoView({{ block: 'center' }})")
+    box = f"{found}.getBoundingClientRect()"
+    x, y = tab.value(f"((box) => [box.x + box.width / 2, box.y + box.height / 2])({box})")
+    return x, y
+
+
+def pressed(tab: Browser, selector: str, words: str = "", shift: bool = False) -> None:
+    """Clicks with the mouse on the first element of a selector that holds these words."""
+    tab.click(*centre(tab, selector, words), shift)

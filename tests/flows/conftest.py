@@ -11,6 +11,7 @@ import pytest
 
 from flows import settings  # noqa: F401  before prefect is imported
 from flows.home import Home
+from tests.flows.browser import Browser, browser
 
 FAST = {
     "name": "tiny",
@@ -28,6 +29,12 @@ def prefect_server() -> Iterator[None]:
     quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}
     with prefect_test_harness(server_startup_timeout=120), temporary_settings(quick):
         yield
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ import hashlib
 import html
 import json
 import math
-import os
 import re
-import shutil
 import subprocess
 import zlib
 from dataclasses import replace
@@ -25,9 +23,9 @@ from flows.payoff import gains
 from genomes import Genome, InvalidGenome
 from morphism import INEXACT, Edit
 from search import Candidate, Evaluation, Fidelity
+from tests.flows.browser import FLAGS, chromium
 from tests.flows.families import drawing, edit_of, kin, random
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = (
     "</script><script>document.body.dataset.hacked=1</script>",
     "<img src=x onerror=document.body.dataset.hacked=1>",
@@ -57,19 +55,16 @@ def unpacked(block: str) -> Any:
 
 def rendered(text: str, folder: Path, fragment: str = "") -> str:
     """Returns the document as Chromium leaves it after the page's script ran."""
-    if CHROMIUM is None:
-        message = "Chromium is not installed (Debian: apt-get install chromium)"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     (folder / "page.html").write_text(text, "utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    flags += [
+    flags = [
+        *FLAGS,
         f"--user-data-dir={folder / 'profile'}",
         "--window-size=1400,900",
         "--virtual-time-budget=20000",
         "--dump-dom",
     ]
     address = (folder / "page.html").as_uri() + fragment
-    done = subprocess.run([CHROMIUM, *flags, address], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([chromium(), *flags, address], capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
 
 

@@ -18,7 +18,7 @@ import pytest
 from flows.lineage import page
 from flows.payoff import payoffs
 from search import Candidate, Evaluation
-from tests.flows.browser import Browser, browser
+from tests.flows.browser import Browser, cells, centre, pressed, texts
 from tests.flows.families import drawing, kin
 from tests.flows.test_lineage import probed
 
@@ -32,12 +32,6 @@ frame.src = URL.createObjectURL(new Blob([@@text@@], { type: 'text/html' }));
 document.body.append(frame);
 </script>"""
 Family = tuple[dict[int, Candidate], dict[int, Evaluation]]
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("browser")) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -83,30 +77,6 @@ def shown(tab: Browser, file: Path, fragment: str = "", panel: str | None = None
     tab.wait("document.body?.dataset.view && (document.body.dataset.ready || location.hash.length > 1)")
     tab.wait(f"document.body.dataset.panel === '{panel}'" if panel else "document.body.dataset.panel")
     assert tab.value("document.body.dataset.error ?? ''") == ""
-
-
-def texts(tab: Browser, selector: str) -> list[str]:
-    return list(tab.value(f"[...document.querySelectorAll({json.dumps(selector)})].map((node) => node.textContent)"))
-
-
-def cells(tab: Browser, selector: str) -> list[list[str]]:
-    """Returns the words in each cell of the rows of a selector."""
-    rows = f"[...document.querySelectorAll({json.dumps(selector)})]"
-    return list(tab.value(f"{rows}.map((row) => [...row.cells].map((cell) => cell.textContent))"))
-
-
-def centre(tab: Browser, selector: str, words: str = "") -> tuple[float, float]:
-    """Returns where the first element of a selector that holds these words is in its window, scrolled into sight."""
-    found = f"[...document.querySelectorAll({json.dumps(selector)})].find((e) => e.textContent.includes('{words}'))"
-    tab.value(f"{found}.scrollIntoView({{ block: 'center' }})")
-    box = f"{found}.getBoundingClientRect()"
-    x, y = tab.value(f"((box) => [box.x + box.width / 2, box.y + box.height / 2])({box})")
-    return x, y
-
-
-def pressed(tab: Browser, selector: str, words: str = "", shift: bool = False) -> None:
-    """Clicks with the mouse on the first element of a selector that holds these words."""
-    tab.click(*centre(tab, selector, words), shift)
 
 
 def line(candidates: Mapping[int, Candidate], number: int) -> list[int]:
