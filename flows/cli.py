@@ -172,7 +172,7 @@ def retrain_command(
     if result["finalists"] < result["asked"]:
         typer.echo(f"{result['asked']} finalists were asked for, the search has {result['finalists']} different ones")
     if not result["tracked"]:
-        typer.echo(f"MLflow has not heard of all of it: {_command('sync', name, home)}")
+        typer.echo(f"MLflow has not heard of all trainings: {_command('sync', name, home)}")
     typer.echo(result["verdict"])
     typer.echo(result["decision"])
     typer.echo(f"Serve:    {_command('champion', name, home)} says how")

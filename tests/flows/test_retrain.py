@@ -125,17 +125,19 @@ def test_mlflow_has_one_nested_run_a_training_and_the_test_error_of_the_champion
 
 
 def test_the_choice_is_champion_in_mlflow_and_prefect_shows_why(finished: Path, prefect_server: None) -> None:
-    from prefect.artifacts import Artifact
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
     with Retrainings.read(finished / "tiny" / RETRAIN) as record:
         chosen = record.chosen()
         assert chosen is not None
         assert record.holders().champion == chosen.key
     assert registered(finished) == ({chosen.evaluation.weights: "1"}, {"champion": "1"})
-    page = Artifact.get("champion-tiny")
-    assert isinstance(page, Artifact)
-    assert page.type == "markdown"
-    assert f"Champion: child {chosen.number}, seed {chosen.seed} is promoted: the first one" in str(page.data)
+    mine = ArtifactFilter(key=ArtifactFilterKey(any_=["champion-tiny"]))
+    with get_client(sync_client=True) as client:
+        pages = client.read_artifacts(artifact_filter=mine)
+    words = f"Champion: child {chosen.number}, seed {chosen.seed} is promoted: the first one"
+    assert any(page.type == "markdown" and words in str(page.data) for page in pages)
 
 
 def test_again_nothing_is_trained_nor_read_and_the_recorded_number_is_shown(
@@ -292,6 +294,7 @@ def test_without_its_mlflow_server_all_is_trained_and_sync_shows_it_later(
     for _ in range(2):
         assert run(monkeypatch, "sync", "tiny", "--home", str(home)) == 0
         assert sorted(run.data.tags["morphogen.retraining"] for run in shown(home)) == sorted(recorded(home))
+        assert list(registered(home)[0].values()) == ["1"]
     assert sum("test_error" in run.data.metrics for run in shown(home)) == 1
 
 

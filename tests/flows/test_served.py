@@ -122,6 +122,7 @@ def test_a_server_with_passwords_holds_the_champion_for_who_knows_them(
         first = promoted(home, record, 0).evaluation.weights
         assert not tracker(home, address).tell_retrained(record)
         assert not registry.tell(tracker(home, address), Home(home), record)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # on a loaded machine
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         for _ in range(2):
