@@ -2,9 +2,9 @@
 
 The search is real but for its children, which sleep for five seconds: NSGA-II, ledger, one Prefect task run and one
 MLflow run a child, a Prefect server and an MLflow server on SQLite. A server is killed, and later started again with
-the same data, or it is frozen, so that its connections stay open and nobody answers. Shorter undisturbed runs alternate with
-these; what is compared is wall clock for each child. Afterwards the ledger, MLflow and Prefect are asked how often each
-child is there. A full run writes docs/outages.md.
+the same data, or it is frozen, so that its connections stay open and nobody answers. Shorter undisturbed runs alternate
+with these; what is compared is wall clock for each child. Afterwards the ledger, MLflow and Prefect are asked how often
+each child is there. A full run writes docs/outages.md.
 
 Usage: python benchmarks/outages.py [--quick]
 """
