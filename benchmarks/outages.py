@@ -1,10 +1,10 @@
 """What a search loses while MLflow or Prefect is down: time, and what they show of it afterwards.
 
-The search is real but for its children, which sleep for a second: NSGA-II, ledger, one Prefect task run and one MLflow
-run a child, a Prefect server and an MLflow server on SQLite. A server is killed, and later started again with the same
-data, or it is frozen, so that its connections stay open and nobody answers. Shorter undisturbed runs alternate with
-these; what is compared is wall clock for each child. Afterwards the ledger, MLflow and Prefect are asked how often each
-child is there. A full run writes docs/outages.md.
+The search is real but for its children, which sleep for five seconds: NSGA-II, ledger, one Prefect task run and one
+MLflow run a child, a Prefect server and an MLflow server on SQLite. A server is killed, and later started again with
+the same data, or it is frozen, so that its connections stay open and nobody answers. Shorter undisturbed runs alternate
+with these; what is compared is wall clock for each child. Afterwards the ledger, MLflow and Prefect are asked how often
+each child is there. A full run writes docs/outages.md.
 
 Usage: python benchmarks/outages.py [--quick]
 """
@@ -39,8 +39,8 @@ from tests.servers import Fault, Server, mlflow_server, prefect_server
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "outages.md"
 SPACE = ResidualSpace((1, 28, 28), 10)
-SLOTS = 2
-SECONDS_OF_A_CHILD = 1.0
+SLOTS = 4
+SECONDS_OF_A_CHILD = 5.0
 SECONDS_TO_SHOW = 120.0  # that Prefect's server is given to write down what it was told
 GOAL = 0.05
 
@@ -51,8 +51,8 @@ class Protocol:
 
     outage: float = 60.0
     before: float = 5.0
-    after: float = 15.0
-    undisturbed: float = 25.0
+    after: float = 20.0
+    undisturbed: float = 30.0
 
     def children(self, case: Case) -> int:
         """Returns how many it takes to run for so long."""
@@ -103,7 +103,7 @@ class Told:
 
 
 def sleeping(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
-    """Returns a made-up evaluation after a second."""
+    """Returns a made-up evaluation after five seconds."""
     time.sleep(SECONDS_OF_A_CHILD)
     return ToyEvaluator()(candidate, parents)
 
@@ -287,7 +287,7 @@ def main() -> None:
     assert settings.DEFAULTS
     for level in ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_INTERNAL_LEVEL"):
         os.environ.setdefault(level, "CRITICAL")
-    protocol = Protocol(outage=4.0, before=2.0, after=10.0, undisturbed=10.0) if quick else Protocol()
+    protocol = Protocol(outage=4.0, before=3.0, after=13.0, undisturbed=15.0) if quick else Protocol()
     taken = measured(protocol)
     facts = {
         "cores": os.cpu_count(),

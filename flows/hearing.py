@@ -27,7 +27,7 @@ from flows.home import BadInput, redacted
 
 assert settings.DEFAULTS
 PATIENCE = 10.0  # seconds that somebody at a keyboard waits until Prefect answers
-SECONDS_OF_A_QUESTION = 3.0
+SECONDS_OF_A_QUESTION = 5.0  # a server that is busy writing down events is not dead
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
 log = logging.getLogger("morphogen.prefect")
@@ -52,7 +52,7 @@ def heard(body: Callable[Given, Returned]) -> Callable[Given, Returned]:
     """Returns the body of a flow, which now ends only where Prefect hears it; put this between it and `@flow`.
 
     What a worker runs waits for as long as Prefect is dead, since without it the worker could do nothing else; its
-    locks are free by then. What was started by hand waits for ten seconds.
+    locks are free by then. What was started by hand, and whatever fails or is stopped, waits for ten seconds.
 
     Raises:
         Unheard: the flow ended, and Prefect did not answer.
@@ -65,7 +65,7 @@ def heard(body: Callable[Given, Returned]) -> Callable[Given, Returned]:
             try:
                 result = body(*given, **named)
             except BaseException as error:
-                if silence(address):
+                if not _answered(address, PATIENCE):
                     raise Unheard from error
                 raise
             if not _answered(address, math.inf if "PREFECT__FLOW_RUN_ID" in os.environ else PATIENCE):
@@ -82,13 +82,13 @@ def check() -> None:
         BadInput: it does not answer.
     """
     address = get_current_settings().api.url
-    if address and (reason := silence(address)):
+    if address and (reason := silence(address, PATIENCE)):
         raise BadInput(
             f"Prefect must answer at {redacted(address)}: {reason}; start it, or unset PREFECT_API_URL to do without"
         )
 
 
-def silence(address: str) -> str:
+def silence(address: str, seconds: float = SECONDS_OF_A_QUESTION) -> str:
     """Returns in one line why Prefect's API does not answer within seconds; empty if it does."""
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
         asked = get_current_settings().api
@@ -96,7 +96,7 @@ def silence(address: str) -> str:
             address,
             auth_string=asked.auth_string.get_secret_value() if asked.auth_string else None,
             api_key=asked.key.get_secret_value() if asked.key else None,
-            httpx_settings={"timeout": SECONDS_OF_A_QUESTION},
+            httpx_settings={"timeout": seconds},
         )
         with client:
             error = client.api_healthcheck()

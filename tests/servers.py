@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-START_SECONDS = 180
+START_SECONDS = 400
 PROGRAMS = Path(sys.executable).parent
 Fault = Literal["killed", "frozen"]
 
