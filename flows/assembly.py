@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evo import DISRUPTIONS, NSGA2, AgingEvolution
 from flows.config import SearchConfig, validated
-from flows.heirs import FOUNDERS, KINDS, Bequest, bequest, kept, source
 from flows.home import BadInput, Home
+from flows.nights.heirs import FOUNDERS, KINDS, Bequest, bequest, kept, source
 from flows.origin import Origin, origin
 from genomes import Genome, InvalidGenome, expand, load_genome
 from genomes.spaces.residual import ResidualSpace

@@ -96,7 +96,7 @@ def show(name: str, home: HomeOption = HOME) -> None:
     """Show a search's front, best network, costs, slots, failures, gains over the no-op control, and champion."""
     from flows import terminal
     from flows.assembly import RETRAIN
-    from flows.champion import holding
+    from flows.champions.champion import holding
     from flows.standings import verdict
     from search import Ledger, Retrainings
 
@@ -133,7 +133,7 @@ def report_command(name: str, home: HomeOption = HOME) -> None:
     from rich.markdown import Markdown
 
     from flows import terminal
-    from flows.morning import latest
+    from flows.nights.morning import latest
 
     made = latest(Home(home), name)
     terminal.console().print(Markdown(made.text))
@@ -190,7 +190,7 @@ def champion_command(
 ) -> None:
     """Show the champion of a search, the evidence for it, and how to serve it."""
     from flows import terminal
-    from flows.crown import restored, shown
+    from flows.champions.crown import restored, shown
 
     tracker = _tracker(name, home)
     if rollback:
@@ -217,8 +217,8 @@ def export(
 @app.command()
 def sync(name: str, home: HomeOption = HOME) -> None:
     """Send to MLflow what it has not been told of a search."""
-    from flows import registry
     from flows.assembly import RETRAIN
+    from flows.champions import registry
     from search import Ledger, Retrainings
 
     directory = Home(home).search(name)

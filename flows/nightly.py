@@ -18,11 +18,11 @@ from flows.assembly import FREE, RETRAIN, document, planned
 from flows.config import SearchConfig, validated
 from flows.finalists import finalists
 from flows.home import Home, redacted
-from flows.morning import latest
-from flows.nights import Night, Nights, Outcome, recorded
+from flows.nights.morning import latest
+from flows.nights.record import Night, Nights, Outcome, recorded
+from flows.nights.succession import Succession, first, tonight, why
 from flows.retrain import retrain as train_finalists
 from flows.search import search
-from flows.succession import Succession, first, tonight, why
 from search import Ledger, Retrainings, SearchError, SearchLocked
 
 assert settings.DEFAULTS

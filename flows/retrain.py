@@ -20,8 +20,9 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 from rich.text import Text
 
-from flows import assembly, evidence, terminal
-from flows.champion import Decision, decide
+from flows import assembly, terminal
+from flows.champions import evidence
+from flows.champions.champion import Decision, decide
 from flows.config import SearchConfig, validated
 from flows.finalists import finalists
 from flows.hearing import heard
@@ -93,7 +94,7 @@ def retrain(
         examples: shown in each training; None: as configured.
         home: the directory that holds searches.
     """
-    from flows import registry
+    from flows.champions import registry
     from flows.tracking import Tracker
 
     place, screen = Home(home), terminal.console()

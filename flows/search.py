@@ -29,7 +29,7 @@ from flows.terminal import display
 from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive
 
 if TYPE_CHECKING:
-    from flows.cluster import Remote
+    from flows.cluster.runner import Remote
     from training.pool import Pool
 
 assert settings.DEFAULTS
@@ -153,7 +153,7 @@ def connection(config: SearchConfig) -> "AbstractContextManager[Remote | None]":
     if config.slots.ray is None:
         return nullcontext()
     try:
-        from flows.cluster import connected
+        from flows.cluster.runner import connected
     except ImportError as error:
         raise BadInput(f"slots.ray must come with its extra: pip install -e '.[ray]' ({error})") from None
     return connected(config.slots.ray)

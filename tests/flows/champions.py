@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from flows import registry
 from flows.assembly import RETRAIN, retrainer
-from flows.champion import Contender, judged
+from flows.champions import registry
+from flows.champions.champion import Contender, judged
 from flows.finalists import finalists
 from flows.home import Home
 from flows.retrain import wanted

@@ -60,7 +60,7 @@ def written_once(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes the files of each champion once for all tests, since that takes seconds."""
     from tests.flows.champions import shelved
 
-    monkeypatch.setattr("flows.registry.write", shelved(shelf))
+    monkeypatch.setattr("flows.champions.registry.write", shelved(shelf))
 
 
 def config(**changes: Any) -> Any:

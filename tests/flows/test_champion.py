@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
-from flows import champion
-from flows.champion import Contender, Decision, chance, decide, holding, judged, known, last, restore, stored
+from flows.champions import champion
+from flows.champions.champion import Contender, Decision, chance, decide, holding, judged, known, last, restore, stored
 from flows.home import BadInput
 from flows.standings import ranked
 from genomes import Genome, cost

@@ -13,10 +13,10 @@ import pytest
 from prefect.states import Completed
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
-from flows.cluster import Cluster, child, outcome
+from flows.cluster.orders import Order
+from flows.cluster.runner import Cluster, child, outcome
 from flows.config import RaySlots
 from flows.home import BadInput, Home
-from flows.orders import Order
 from search import Candidate, Evaluation, records
 from tests.flows.test_orders import begun, founder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.assembly import RETRAIN
-from flows.champion import stored
+from flows.champions.champion import stored
 from search import Ledger, Retraining, Retrainings
 from tests.flows.champions import SETTINGS, held, promoted, tell
 from tests.flows.test_cli import run

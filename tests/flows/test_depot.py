@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.depot import Depot, Supply, sha256
+from flows.cluster.depot import Depot, Supply, sha256
 from flows.home import BadInput
 from search import CorruptWeights, Evaluation
 from tests.flows.test_orders import begun

@@ -9,9 +9,9 @@ import pytest
 
 from flows.assembly import DATA, FREE, WEIGHTS, document, keep, planned, retrainer, tidy, trainer
 from flows.finalists import finalists
-from flows.heirs import FOUNDERS, HEIRS, Bequest, bequest, kept, source
 from flows.home import BadInput, Home
-from flows.succession import Succession
+from flows.nights.heirs import FOUNDERS, HEIRS, Bequest, bequest, kept, source
+from flows.nights.succession import Succession
 from genomes import Limits, equivalent
 from genomes.spaces.residual import ResidualSpace
 from search import Budget, Candidate, CorruptWeights, Evaluation, Ledger, SearchMissing, WeightStore, drive

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from flows.assembly import RETRAIN
-from flows.heirs import FOUNDERS, Bequest
 from flows.home import BadInput, Home
-from flows.morning import family, latest
-from flows.nights import Nights, Outcome, recorded
-from flows.succession import Succession
+from flows.nights.heirs import FOUNDERS, Bequest
+from flows.nights.morning import family, latest
+from flows.nights.record import Nights, Outcome, recorded
+from flows.nights.succession import Succession
 from search import Candidate, Evaluation, Ledger, Retraining, Retrainings, SearchMissing
 from tests.flows.conftest import config
 from tests.flows.families import genome_of

@@ -18,7 +18,7 @@ import pytest
 
 from flows.assembly import RETRAIN
 from flows.home import BadInput, Home
-from flows.nights import NIGHTS, Nights, recorded
+from flows.nights.record import NIGHTS, Nights, recorded
 from search import INFRASTRUCTURAL, Ledger, Retrainings, SearchLocked
 from tests.flows.conftest import config, shown
 from tests.flows.test_cli import run

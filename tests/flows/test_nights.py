@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.home import BadInput, Home
-from flows.nights import NIGHTS, Nights, path, recorded, tally
+from flows.nights.record import NIGHTS, Nights, path, recorded, tally
 from search import Candidate, Evaluation, Ledger, SearchLocked
 from tests.flows.families import genome_of, kin
 from tests.flows.families import recorded as grown
@@ -60,7 +60,8 @@ def test_nights_are_counted_over_the_searches_of_a_succession(home: Home) -> Non
 
 def test_a_night_that_was_killed_is_closed_by_the_next_with_what_the_ledger_says(home: Home) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from flows.home import Home; from flows.nights import Nights\n"
+        "import os, sys; from pathlib import Path; from flows.home import Home\n"
+        "from flows.nights.record import Nights\n"
         "with Nights.open(Home(Path(sys.argv[1])), 'tiny') as nights:\n"
         "    nights.begin('tiny'); os.kill(os.getpid(), 9)\n"
     )

@@ -194,7 +194,7 @@ def crashed() -> int:
 
 
 def seen() -> tuple[Slot, str]:
-    from flows.cluster import place
+    from flows.cluster.runner import place
 
     return place(0.25), os.environ["CUDA_VISIBLE_DEVICES"]
 

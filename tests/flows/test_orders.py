@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from flows import assembly
-from flows.depot import Depot, sha256
+from flows.cluster.depot import Depot, sha256
+from flows.cluster.orders import Order, fulfilled, settled
 from flows.home import BadInput, Home
-from flows.orders import Order, fulfilled, settled
 from search import Candidate, Evaluation, Ledger, WeightStore
 from tests.flows.conftest import config
 from tests.flows.families import kin

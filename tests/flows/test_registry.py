@@ -18,9 +18,9 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from flows import registry
 from flows.assembly import RETRAIN
-from flows.champion import restore
+from flows.champions import registry
+from flows.champions.champion import restore
 from flows.home import Home
 from genomes import load_genome
 from search import Retrainings

@@ -19,8 +19,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from flows import registry
 from flows.assembly import RETRAIN
+from flows.champions import registry
 from flows.home import Home
 from search import Retrainings
 from tests.flows.champions import held, promoted, tell, tracker

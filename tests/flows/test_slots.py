@@ -147,7 +147,7 @@ import flows.cli, flows.search, flows.retrain, flows.tracking, training.trainer
 from flows.config import SearchConfig
 with flows.search.connection(SearchConfig(name="tiny")) as remote:
     assert remote is None
-print([name for name in sys.modules if name.split(".")[0] in ("ray", "prefect_ray") or name == "flows.cluster"])
+print([name for name in sys.modules if name.split(".")[0] in ("ray", "prefect_ray") or name == "flows.cluster.runner"])
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert ran.stdout == "[]\n"
@@ -157,7 +157,7 @@ def test_without_the_extra_a_cluster_is_refused_with_what_to_install(monkeypatch
     from flows.search import connection
 
     monkeypatch.setitem(sys.modules, "ray", None)  # what an import finds where it is not installed
-    monkeypatch.delitem(sys.modules, "flows.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "flows.cluster.runner", raising=False)
     with pytest.raises(BadInput, match=r"slots.ray must come with its extra: pip install -e '\.\[ray\]'"):
         connection(config(slots={"ray": {"children": 2}}))
 

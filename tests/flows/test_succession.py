@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flows.home import BadInput, Home
-from flows.nights import Night, Tally, tally
-from flows.succession import Succession, finished, first, tonight, why
+from flows.nights.record import Night, Tally, tally
+from flows.nights.succession import Succession, finished, first, tonight, why
 from search import Budget, Spent
 from tests.flows.conftest import config
 from tests.flows.families import genome_of, recorded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.volume import share
+from flows.nights.volume import share
 
 
 def test_nothing_dominates_nothing() -> None:

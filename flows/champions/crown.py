@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.text import Text
 
-from flows import champion, evidence, registry
 from flows.assembly import RETRAIN
+from flows.champions import champion, evidence, registry
 from flows.home import BadInput, Home, redacted
 from flows.tracking import Tracker
 from search import Retrainings

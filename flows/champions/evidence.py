@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import report
-from flows.champion import COUNTED, Contender, Decision
+from flows.champions.champion import COUNTED, Contender, Decision
 from flows.standings import spread
 from search import Ledger, Retraining
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.assembly import DATA, WEIGHTS, trainer
+from flows.cluster.depot import Depot
 from flows.config import SearchConfig, validated
-from flows.depot import Depot
 from flows.home import BadInput, Home
 from search import Candidate, CorruptWeights, Evaluation, WeightStore, records
 

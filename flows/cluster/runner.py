@@ -27,10 +27,10 @@ from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from ray.exceptions import RayError, RayTaskError
 
+from flows.cluster.depot import Supply
+from flows.cluster.orders import Order, fulfilled, settled
 from flows.config import RaySlots, SearchConfig
-from flows.depot import Supply
 from flows.home import BadInput, Home
-from flows.orders import Order, fulfilled, settled
 from flows.search import became, label
 from search import Candidate, Dispatch, Done, Evaluation, records
 

@@ -20,8 +20,8 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from flows import champion, evidence
 from flows.assembly import RETRAIN, WEIGHTS, data
+from flows.champions import champion, evidence
 from flows.config import validated
 from flows.home import Home, redacted
 from flows.tracking import Tracker

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows import report, volume
+from flows import report
 from flows.assembly import RETRAIN
-from flows.heirs import kept
 from flows.home import BadInput, Home
-from flows.nights import NIGHTS, Night, path, recorded
+from flows.nights import volume
+from flows.nights.heirs import kept
+from flows.nights.record import NIGHTS, Night, path, recorded
+from flows.nights.succession import first
 from flows.standings import verdict
-from flows.succession import first
 from search import Candidate, Evaluation, Ledger, Retrainings, Spent
 from search.files import write
 

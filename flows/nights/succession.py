@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from flows.config import SearchConfig, validated
 from flows.home import BadInput, Home
-from flows.nights import Night, Outcome, tally
+from flows.nights.record import Night, Outcome, tally
 from search import Budget, Ledger, Spent
 
 LIMITS = ("parameters", "macs", "activation_bytes")  # that a successor may widen

@@ -1,0 +1,1 @@
+"""Nights of a search that goes on: their record, who succeeds whom, what is handed on, the morning report."""
