@@ -1,8 +1,7 @@
 """How long MLflow's pages of a large search take to open, in a browser.
 
-A family of 2,000 candidates, recorded as a search leaves it, is sent by the tracker to the local SQLite file that is
-used without a server; an MLflow server then shows that file. Headless Chromium, with an empty cache each time, opens
-what the command line prints and what is a click away:
+A family of 2,000 candidates, recorded as a search leaves it, is sent by the tracker to an MLflow server on SQLite. Then
+headless Chromium, with an empty cache each time, opens what the command line prints and what is a click away:
 
     table    the children, best first, with their metrics
     search   the page of the search run, with the links to the front and the list of its children
@@ -138,33 +137,34 @@ def _socket(folder: Path) -> str:
     raise TimeoutError("Chromium must open its debugging port")
 
 
-def filled(home: Home, count: int) -> Shown:
-    """Returns what MLflow shows of a family that was sent to it; addresses are without the server's part."""
+def filled(home: Home, server: str, count: int) -> Shown:
+    """Returns what MLflow shows of a family that was sent to it."""
     recorded(home.search(NAME), *kin(count))
-    tracker = Tracker(home, NAME, None, {"candidates": count})
-    print(f"sending {count} candidates to {home.tracking_uri} …", flush=True)
+    tracker = Tracker(home, NAME, server, {"candidates": count})
+    print(f"sending {count} candidates to {server} …", flush=True)
     begun = time.monotonic()
     tracker.drain()
     tracker.publish("FINISHED")
     seconds = time.monotonic() - begun
-    files = {
-        file.path: int(file.file_size or 0) for file in MlflowClient(home.tracking_uri).list_artifacts(tracker.run)
-    }
+    files = {file.path: int(file.file_size or 0) for file in MlflowClient(server).list_artifacts(tracker.run)}
     with Ledger.read(home.search(NAME)) as ledger:
         best = report.front(ledger)[0].number
         title = f"{best} {report.edits(ledger.candidate(best))}"
-    table = "/#" + tracker.address().partition("/#")[2]
-    run = f"/#/experiments/{tracker.experiment}/runs/{tracker.run}?workflowType=machine_learning"
-    return Shown(seconds, files["lineage.html"], {"table": (table, title), "search": (run, "Family tree: artifact")})
+    run = f"{server}/#/experiments/{tracker.experiment}/runs/{tracker.run}"
+    return Shown(
+        seconds,
+        files["lineage.html"],
+        {"table": (tracker.address(), title), "search": (run, "Family tree: artifact")},
+    )
 
 
-def timed(server: str, shown: Shown, times: int, pictures: Path | None) -> dict[str, list[float]]:
+def timed(shown: Shown, times: int, pictures: Path | None) -> dict[str, list[float]]:
     """Returns by page how many seconds it took to open, each time in a new browser."""
     taken: dict[str, list[float]] = {name: [] for name in shown.pages}
     for turn in range(times):
         for name, (address, words) in shown.pages.items():
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, browser(Path(folder)) as page:
-                taken[name].append(page.opened(server + address, words))
+                taken[name].append(page.opened(address, words))
                 print(f"{name:7} {taken[name][-1]:5.1f} s", flush=True)
                 if pictures and turn == 0:
                     page.picture(pictures / f"{name}.png")
@@ -174,7 +174,7 @@ def timed(server: str, shown: Shown, times: int, pictures: Path | None) -> dict[
 TEMPLATE = """# Browsing, measured
 
 Written by `benchmarks/browsing.py` on {cores} cores, load average {load:.1f}, MLflow {mlflow} on SQLite with one
-worker. A search of {count} candidates was sent to the file in {seconds:.0f} s, {each:.0f} ms each. Its lineage page has
+worker. A search of {count} candidates was sent in {seconds:.0f} s, {each:.0f} ms each. Its lineage page has
 {lineage:.2f} MB (at most {largest:.0f}). Each page was opened {times} times by headless Chromium with an empty cache.
 
 | page | seconds until its content can be read: median | least | most |
@@ -214,12 +214,11 @@ def main() -> None:
     count, times = (100, 2) if given.quick else (2000, 5)
     if given.pictures:
         given.pictures.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Home(Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch, mlflow_server(Path(scratch) / "mlflow") as server:
+        home = Home(Path(scratch) / "searches")
         home.make()
-        shown = filled(home, count)
-        with mlflow_server(home.root) as server:
-            taken = timed(server.root, shown, times, given.pictures)
+        shown = filled(home, server.root, count)
+        taken = timed(shown, times, given.pictures)
     assert shown.lineage < LARGEST, f"the lineage page must be smaller than {LARGEST} bytes, it has {shown.lineage}"
     facts = {"cores": os.cpu_count(), "load": os.getloadavg()[0], "mlflow": version("mlflow")}
     if not given.quick:

@@ -212,14 +212,3 @@ def check_whole(home: Path, total: int) -> None:
     assert outcomes["ok"] == len(tried)
     assert outcomes["interrupted"] <= SLOTS, tried
     assert set(outcomes) <= {"ok", "interrupted"}, tried
-
-
-def test_a_search_that_a_worker_runs_is_not_ended_by_an_outage(server: Server, client: Any, tmp_path: Path) -> None:
-    with working(server, tmp_path) as worker:
-        run = worker.begin(client, fidelity={"examples": 100_000}, budget={"candidates": 8})
-        until(lambda: told(tmp_path) >= 1, worker)
-        with server.down("killed"):
-            time.sleep(4)
-        until(lambda: client.read_flow_run(run).state.is_final(), worker)
-        assert client.read_flow_run(run).state_name == "Completed", worker.log()
-    check_whole(tmp_path, 8)
