@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from flows.champions import registry
 from flows.home import Home
 from search import Retrainings
 from tests.flows.champions import held, promoted, tell, tracker
+from tests.servers import answers, free_port
 
 pytestmark = pytest.mark.slow
 SECONDS = 240  # for a server to answer
@@ -33,12 +33,6 @@ PASSWORD = "a long enough password"
 @pytest.fixture
 def home(trained_home: Path, tmp_path: Path, written_once: None) -> Path:
     return Path(shutil.copytree(trained_home, tmp_path / "home"))
-
-
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -62,14 +56,6 @@ def served(log: Path, address: str, words: list[str], **variables: str) -> Itera
             server.wait(60)
 
 
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 def asked(address: str, question: bytes) -> Mapping[str, list[list[float]]]:
     request = urllib.request.Request(address, question, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
@@ -85,7 +71,7 @@ def test_mlflow_serves_the_champion_as_it_is_and_answers_as_onnxruntime_does(
     model = shelf / one.key
     images = np.random.default_rng(7).integers(0, 256, (5, 1, 8, 8), "uint8")
     (wanted,) = onnxruntime.InferenceSession(model / "model.onnx").run(None, {"images": images})
-    address = f"http://127.0.0.1:{(free := port())}"
+    address = f"http://127.0.0.1:{(free := free_port())}"
     words = ["models", "serve", "-m", "models:/tiny@champion", "--env-manager", "local", "--port", str(free)]
     settings = {"MLFLOW_TRACKING_URI": Home(home).tracking_uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     with served(tmp_path / "log.txt", f"{address}/ping", words, **settings):
@@ -106,7 +92,7 @@ def test_a_server_with_passwords_holds_the_champion_for_who_knows_them(
         f"database_uri = sqlite:///{tmp_path}/auth.db\nauthorization_function = "
         "mlflow.server.auth:authenticate_request_basic_auth\n"
     )
-    address = f"http://127.0.0.1:{(free := port())}"
+    address = f"http://127.0.0.1:{(free := free_port())}"
     words = ["server", "--port", str(free), "--workers", "1", "--app-name", "basic-auth"]
     words += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/kept"]
     settings = {

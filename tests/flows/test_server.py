@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-START_SECONDS = 120
+from tests.servers import prefect_server
+
 SCHEDULE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = tmp_path_factory.mktemp("prefect")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    settings = {
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }
-    with (home / "log.txt").open("wb") as log:
-        command = [str(Path(sys.executable).parent / "prefect"), "server", "start"]
-        server = subprocess.Popen(command, env={**environment, **settings}, stdout=log, stderr=log)
-        try:
-            address = f"http://127.0.0.1:{port}/api"
-            deadline = time.monotonic() + START_SECONDS
-            while not healthy(address):
-                assert server.poll() is None, (home / "log.txt").read_text()[-2000:]
-                assert time.monotonic() < deadline, "the server must be healthy in time"
-                time.sleep(0.3)
-            yield address
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def healthy(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as server:
+        yield f"{server.root}/api"
 
 
 def test_a_cron_deployment_gets_scheduled_runs(api: str) -> None:

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +14,7 @@ from flows.tracking import Tracker
 from search import Ledger
 from tests.flows.browser import Browser
 from tests.flows.families import kin, recorded
+from tests.servers import mlflow_server
 
 START_SECONDS = 120
 COUNT = 30
@@ -27,34 +22,8 @@ COUNT = 30
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = tmp_path_factory.mktemp("mlflow")
-    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(home / "files")]
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (home / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log, cwd=home)
-        try:
-            deadline = time.monotonic() + START_SECONDS
-            while not healthy(f"http://127.0.0.1:{port}"):
-                assert process.poll() is None, (home / "log.txt").read_text()[-2000:]
-                assert time.monotonic() < deadline, "the server must be healthy in time"
-                time.sleep(0.3)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def healthy(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as running:
+        yield running.root
 
 
 def sent(tracker: Tracker) -> None:
