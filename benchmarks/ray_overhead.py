@@ -123,6 +123,7 @@ def main() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # the node runs what is here, not what is installed
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this machine alone, for a minute
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the processes of local slots; by itself Ray takes 15
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):

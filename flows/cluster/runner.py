@@ -16,13 +16,9 @@ from flows import settings  # before prefect, which reads its settings when it i
 
 # isort: split
 import ray
-from httpx import HTTPError
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectException
 from prefect.settings import get_current_settings
-from prefect.states import Crashed
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from ray.exceptions import RayError, RayTaskError
@@ -178,8 +174,6 @@ class Cluster:
             self._flying.pop(candidate.number, None)
         ticket.close()
         done(answer)
-        if future.state.is_crashed():
-            tell_crashed(future)
 
     def _without_memory(self, candidate: Candidate, evaluation: Evaluation, gpus: float) -> Evaluation:
         """Returns the evaluation as it is to be recorded: alone on a device it is final, else it is tried again."""
@@ -207,10 +201,3 @@ def outcome(number: int, future: Any) -> Evaluation | BaseException:
         said = " ".join(str(answer).split())
         return Evaluation(number, "lost", reason=f"{type(answer).__name__}: {said[:300]}")
     return answer if isinstance(answer, BaseException) else RuntimeError(f"child {number} returned {answer!r}")
-
-
-def tell_crashed(future: Any) -> None:
-    """Tells Prefect of a task run whose process died and could not, which would be shown as running for ever."""
-    said: State[Any] = Crashed(message=future.state.message)
-    with suppress(PrefectException, HTTPError), get_client(sync_client=True) as client:
-        client.set_task_run_state(future.task_run_id, said, force=True)
