@@ -17,6 +17,7 @@ from pydantic import Field
 from flows.assembly import FREE, RETRAIN, document, planned
 from flows.config import SearchConfig, validated
 from flows.finalists import finalists
+from flows.hearing import heard
 from flows.home import Home, redacted
 from flows.nights.morning import latest
 from flows.nights.record import Night, Nights, Outcome, recorded
@@ -44,6 +45,7 @@ class Told(NamedTuple):
 
 
 @flow(name="nightly", flow_run_name="{config.name}", persist_result=False, validate_parameters=True)
+@heard
 def nightly(
     config: SearchConfig,
     seconds: Annotated[float, Field(gt=0, description="budget of one night; config.budget is the search's")] = 28_800,
