@@ -180,3 +180,19 @@ def test_children_are_judged_as_the_configuration_says(kind: str, tmp_path: Path
     _, strategy, _ = planned(config(strategy={"kind": kind, "judgement": "corrected"}), Home(tmp_path))
     assert isinstance(strategy, NSGA2 | AgingEvolution)
     assert strategy.population.judgement.kind == "corrected"
+
+
+def test_what_people_change_often_is_changed_and_nothing_else() -> None:
+    before = config(budget={"candidates": 7})
+    after = before.changed(name="other", seed=3, seconds=60, slots="cpu:2")
+    assert (after.name, after.seed, after.slots.cpu) == ("other", 3, 2)
+    assert (after.budget.seconds, after.budget.candidates) == (60, 7)
+    same = {"name": before.name, "seed": before.seed, "budget": before.budget, "slots": before.slots}
+    assert after.model_copy(update=same) == before
+    assert before.changed() is before
+
+
+@pytest.mark.parametrize("change", [{"seconds": 0}, {"seconds": -1}, {"seed": -1}, {"name": "../x"}, {"slots": "gpu"}])
+def test_a_change_that_cannot_be_meant_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        config().changed(**change)
