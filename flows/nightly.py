@@ -152,7 +152,7 @@ def _restore(config: SearchConfig, home: Home) -> None:
 
 
 def _retrained(config: SearchConfig, home: Home) -> str:
-    """Trains finalists from scratch if there is one that was not yet, and returns what was chosen, in words."""
+    """Trains finalists from scratch if one was not yet, and returns in words what was chosen and decided."""
     directory = home.search(config.name)
     with Ledger.read(directory) as ledger, Retrainings.read(directory / RETRAIN) as record:
         best = {evaluation.number for evaluation in finalists(ledger, config.retrain.top)}
@@ -160,7 +160,8 @@ def _retrained(config: SearchConfig, home: Home) -> str:
     if best <= known:
         return "finalists: none that was not trained from scratch before"
     try:
-        return str(train_finalists(name=config.name, home=home.root)["verdict"])
+        result = train_finalists(name=config.name, home=home.root)
+        return f"{result['verdict']}; {result['decision']}"
     except SearchLocked as error:
         return f"finalists: {error}"
 

@@ -171,14 +171,14 @@ def _follow(parent: int) -> None:
 
 def start(process: ForkServerProcess) -> None:
     """Starts a process without letting it import `__main__`, which is a command line or a Prefect engine."""
-    main = sys.modules["__main__"]
+    main = vars(sys.modules["__main__"])
     with CHILDREN:
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        main.__spec__ = main.__file__ = None
+        kept: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+        main.update(dict[str, Any].fromkeys(kept))
         try:
             process.start()
         finally:
-            main.__spec__, main.__file__ = spec, file
+            main.update(kept)
 
 
 def exit_code(process: ForkServerProcess) -> int:

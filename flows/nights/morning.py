@@ -10,6 +10,7 @@ from typing import Any
 
 from flows import report
 from flows.assembly import RETRAIN
+from flows.champions.champion import holding
 from flows.home import BadInput, Home
 from flows.nights import volume
 from flows.nights.heirs import kept
@@ -298,8 +299,11 @@ def _lineage(home: Home, now: Family) -> Iterator[str]:
 def _champion(home: Home, night: Night) -> str:
     with ExitStack() as stack:
         record = stack.enter_context(Retrainings.read(home.search(night.search) / RETRAIN))
-        told = verdict(record)
-    return told or "No finalist was trained from scratch yet: `morphogen retrain`, or `retrain` of the nightly flow."
+        told = [words for words in (verdict(record), holding(record)) if words]
+    return (
+        "\n\n".join(told)
+        or "No finalist was trained from scratch yet: `morphogen retrain`, or `retrain` of the nightly flow."
+    )
 
 
 def _table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> Iterator[str]:

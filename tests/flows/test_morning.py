@@ -173,7 +173,7 @@ def test_what_happened_after_the_night_changes_nothing_but_the_champion(home: Ho
         objectives = {"error": 0.2, "second_validation_error": 0.21}
         record.record(Retraining("key", 0, 0, {}, Evaluation(0, "ok", objectives, weights="1" * 64)))
         record.choose("key")
-    assert "Champion: child 0" in latest(home, "tiny").text
+    assert "Chosen: child 0" in latest(home, "tiny").text
 
 
 def test_a_night_without_a_success_has_a_report_too(home: Home) -> None:

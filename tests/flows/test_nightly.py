@@ -267,7 +267,8 @@ def test_new_finalists_are_retrained_at_the_end_of_a_night_and_known_ones_are_no
     few = {"top": 1, "seeds": 1, "fidelity": {"examples": 256}}
     settings = config(budget={"candidates": 3}, retrain=few)
     result = nightly(settings, candidates=3, retrain=True, home=home)
-    assert result["note"].startswith("Champion: child")
+    assert result["note"].startswith("Chosen: child")
+    assert "Champion: child" in result["note"]
     assert "Champion: child" in Path(result["file"]).read_text().split("## Champion")[1]
     with Retrainings.read(home / "tiny" / RETRAIN) as record:
         known = record.recorded()

@@ -99,6 +99,15 @@ def test_a_script_is_not_imported_by_its_children(tmp_path: Path) -> None:
     assert log.read_text() == "imported\n"
 
 
+@pytest.mark.parametrize("name", ["__spec__", "__file__"])
+def test_the_main_module_is_afterwards_as_it_was(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = sys.modules["__main__"]
+    monkeypatch.delattr(main, "__file__", raising=False)  # as of `python -c`
+    before = dict(vars(main))
+    assert run_isolated(jobs.value, 1, result=file, timeout=PATIENCE).status == "ok"
+    assert (name in vars(main), vars(main).get(name)) == (name in before, before.get(name))
+
+
 def test_the_server_has_imported_what_the_first_step_needs(file: Path) -> None:
     assert run_isolated(jobs.first_step, result=file, timeout=PATIENCE).value == {"imported": []}
 
