@@ -31,6 +31,7 @@ class Order:
         origin: the digest of the weights that founders may begin with.
         candidate: the child.
         parents: the evaluations of its parents, by number.
+        heir: the predecessor's evaluation of a founder that goes on from it; None for all others.
     """
 
     config: SearchConfig
@@ -39,12 +40,14 @@ class Order:
     origin: str | None
     candidate: Candidate
     parents: Mapping[int, Evaluation]
+    heir: Evaluation | None = None
 
     @property
     def weights(self) -> set[str]:
         """The digests of the weights that training may begin with."""
+        founding = self.heir.weights if self.heir else self.origin
         inherited = (parent.weights for parent in self.parents.values())
-        return set(filter(None, inherited if self.parents else [self.origin]))
+        return set(filter(None, inherited if self.parents else [founding]))
 
     def to_json(self) -> str:
         """Returns the order as JSON."""
@@ -54,6 +57,7 @@ class Order:
                 "home": str(self.home),
                 "data": self.data,
                 "origin": self.origin,
+                "heir": self.heir and records.evaluation_json(self.heir),
                 "candidate": records.candidate_json(self.candidate),
                 "parents": [records.evaluation_json(parent) for parent in self.parents.values()],
             }
@@ -76,6 +80,7 @@ class Order:
             document["origin"],
             records.candidate(document["candidate"]),
             {parent.number: parent for parent in parents},
+            document["heir"] and records.evaluation(document["heir"]),
         )
 
 
@@ -143,4 +148,5 @@ def _trained(order: Order, home: Home, slot: Slot) -> Evaluation:
             f"must name what they reach: {file} is not on {socket.gethostname()}"
         )
     built = trainer(order.config, home, Prepared.at(file), (slot,))
-    return replace(built, origin=order.origin, sole=False)(order.candidate, order.parents)
+    heirs = {order.candidate.genome.digest: order.heir} if order.heir else {}
+    return replace(built, origin=order.origin, heirs=heirs, sole=False)(order.candidate, order.parents)

@@ -132,7 +132,9 @@ class Cluster:
         if refused := self.evaluator.lessons.refusal(self.slots.kind, candidate.genome):
             done(Evaluation(candidate.number, "over_budget", reason=refused))
             return
-        order = Order(self._config, self._home, self._supply.data, self.evaluator.origin, candidate, parents)
+        origin, heirs = self.evaluator.origin, self.evaluator.heirs
+        heir = None if candidate.parents else heirs.get(candidate.genome.digest)
+        order = Order(self._config, self._home, self._supply.data, origin, candidate, parents, heir)
         try:
             self._supply.send(order.weights)
         except OSError as error:

@@ -34,7 +34,8 @@ def test_what_was_put_there_is_had_from_there(depot: Depot, tmp_path: Path) -> N
 
 
 def test_what_is_here_and_whole_is_not_had_again(tmp_path: Path) -> None:
-    Depot((tmp_path / "empty").as_uri()).get(DIGEST, written(tmp_path / "a"))
+    Depot((tmp_path / "empty").as_uri()).get(DIGEST, file := written(tmp_path / "a"))
+    assert file.read_bytes() == CONTENT
 
 
 def test_what_is_here_and_damaged_is_had_again(depot: Depot, tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def test_what_was_ordered_is_read_back_equal() -> None:
     order = Order(config(), Path("/searches"), "a" * 64, "b" * 64, candidates[3], {0: evaluations[0]})
     text = order.to_json()
     assert Order.from_json(text) == order
+    handed = replace(order, parents={}, heir=evaluations[1])
+    assert Order.from_json(handed.to_json()) == handed
     assert isinstance(json.loads(text), dict)
 
 
@@ -58,6 +60,7 @@ def test_an_order_names_the_weights_that_training_may_begin_with() -> None:
     order = Order(config(), Path(), None, "f" * 64, kin(1)[0][0], {1: first, 2: second})
     assert order.weights == {"1" * 64, "2" * 64}
     assert replace(order, parents={}).weights == {"f" * 64}
+    assert replace(order, parents={}, heir=first).weights == {"1" * 64}
     assert replace(order, parents={}, origin=None).weights == set()
 
 
@@ -103,6 +106,24 @@ def test_through_a_depot_another_machine_needs_nothing_of_this_one(
     WeightStore(bucket).get(there.weights or "")
     assert comparable(evaluator(child, {0: parent})) == comparable(there)
     assert not Path("/nowhere").exists()
+
+
+def test_an_heir_goes_on_from_its_predecessor_on_another_machine_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, bucket = tmp_path / "searches", tmp_path / "bucket"
+    settings, evaluator = begun(home, store=bucket.as_uri())
+    candidate = founder(home)
+    before = evaluator(candidate, {})
+    evaluator.clear({candidate.number})
+    evaluator = replace(evaluator, heirs={candidate.genome.digest: before})
+    data = sha256(evaluator.prepared.file)
+    Depot(bucket.as_uri()).put(data, evaluator.prepared.file)
+    Depot(bucket.as_uri()).put(before.weights or "", evaluator.store.path(before.weights or ""))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    there = fulfilled(Order(settings, Path("/nowhere"), data, None, candidate, {}, before), HERE)
+    assert there.cost["lineage_examples"] == 2 * before.cost["examples"]
+    assert comparable(evaluator(candidate, {})) == comparable(there)
 
 
 def test_a_depot_that_lacks_something_is_a_failure_that_is_tried_again(
