@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 from flows import settings  # before prefect, which reads its settings when it is imported
 
 # isort: split
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.context import SyncClientContext
 from prefect.events.worker import EventsWorker
@@ -86,6 +87,25 @@ def check() -> None:
         raise BadInput(
             f"Prefect must answer at {redacted(address)}: {reason}; start it, or unset PREFECT_API_URL to do without"
         )
+
+
+def show(page: str, key: str, title: str) -> None:
+    """Gives Prefect a page of Markdown as an artifact; a dead server is a warning, since the record has it all.
+
+    Args:
+        page: the text.
+        key: of the artifact; underscores become dashes.
+        title: its first sentence.
+    """
+    try:
+        with SyncClientContext.get_or_create() as context:
+            reason = silence(str(context.client.api_url))
+        if not reason:
+            create_markdown_artifact(page, key.replace("_", "-"), title)
+    except Exception as error:  # it died just now
+        reason = redacted((str(error) or type(error).__name__).splitlines()[0])
+    if reason:
+        log.warning("Prefect was not given the page %s: %s", key, reason)
 
 
 def silence(address: str, seconds: float = SECONDS_OF_A_QUESTION) -> str:

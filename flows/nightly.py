@@ -10,14 +10,13 @@ from flows import settings  # before prefect, which reads its settings when it i
 
 # isort: split
 from prefect import State, flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 from pydantic import Field
 
 from flows.assembly import FREE, RETRAIN, document, planned
 from flows.config import SearchConfig, validated
 from flows.finalists import finalists
-from flows.hearing import heard
+from flows.hearing import heard, show
 from flows.home import Home, redacted
 from flows.nights.morning import latest
 from flows.nights.record import Night, Nights, Outcome, recorded
@@ -114,10 +113,7 @@ def tell(home: Home, name: str) -> Told:
     with Ledger.read(home.search(made.night.search)) as ledger:
         config = validated(ledger.config, made.night.search)
     text = made.text.replace(f"({made.picture.name})", f"(data:image/png;base64,{_encoded(made.picture)})")
-    try:
-        create_markdown_artifact(text, f"morning-{name.replace('_', '-')}", made.headline)
-    except Exception as error:  # the file is there, and the flow `report` gives it again
-        log.warning("Prefect was not given the report: %s", _line(error))
+    show(text, f"morning-{name}", made.headline)
     tracker = Tracker(home, config.name, config.tracking, config.facts())
     return Told(made.file, made.headline, tracker.attach([made.file, made.picture], "reports"))
 

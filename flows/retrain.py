@@ -14,18 +14,16 @@ from flows import settings  # before prefect, which reads its settings when it i
 
 # isort: split
 from prefect import State, flow, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 from rich.console import Console
 from rich.text import Text
 
-from flows import assembly, terminal
+from flows import assembly, hearing, terminal
 from flows.champions import evidence
 from flows.champions.champion import Decision, decide
 from flows.config import SearchConfig, validated
 from flows.finalists import finalists
-from flows.hearing import heard
 from flows.home import BadInput, Home
 from flows.search import THREADS, stop_children
 from flows.standings import JUDGED, Standing, champion, ranked, show, verdict, words
@@ -74,7 +72,7 @@ def retraining(label: str, work: Callable[[], Evaluation]) -> State[Any]:  # noq
     persist_result=False,
     validate_parameters=True,
 )
-@heard
+@hearing.heard
 def retrain(
     name: str,
     top: int | None = None,
@@ -124,8 +122,7 @@ def retrain(
     if winner is None or decision is None:
         raise BadInput(f"one training at least must succeed, all {len(jobs)} failed: another recipe, or more memory")
     test = tests.get(winner.evaluation.weights or "")
-    page = evidence.page(name, decision, test)
-    create_markdown_artifact(page, key=f"champion-{name.replace('_', '-')}", description=decision.words)
+    hearing.show(evidence.page(name, decision, test), f"champion-{name}", decision.words)
     return {
         "asked": config.retrain.top,
         "finalists": len(best),

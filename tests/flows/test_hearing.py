@@ -127,6 +127,18 @@ def test_what_listens_is_not_silent_and_what_is_dead_says_why(
     assert "\n" not in str(refused.value)
 
 
+def test_a_page_for_a_dead_server_is_a_warning(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    server.kill()
+    began = time.monotonic()
+    with temporary_settings({PREFECT_API_URL: f"{server.root}/api"}):
+        hearing.show("# Night 2", "morning-my_search", "one child")
+    assert time.monotonic() - began < 30
+    (said,) = caplog.messages
+    assert said.startswith("Prefect was not given the page morning-my_search: ")
+
+
 def test_a_search_whose_server_dies_ends_well_and_says_so(
     started: Start, server: Server, settings: None, tmp_path: Path
 ) -> None:
