@@ -170,7 +170,7 @@ def run(
     """Runs one search and returns its candidates and its successful evaluations."""
     space = ResidualSpace(prepared.shape, prepared.classes, ResidualLimits(parameters=PARAMETERS, macs=2_000_000))
     fidelity = Fidelity(size.examples)
-    strategy = NSGA2(space.starters(), space.limits.budgets, seed, None, variation, fidelity)
+    strategy = NSGA2(space.founders(seed), space.limits.budgets, seed, None, variation, fidelity)
     with tempfile.TemporaryDirectory() as scratch, Ledger.create(Path(scratch) / "search", {}) as ledger:
         store = WeightStore(Path(scratch) / "weights")
         results, limits = Path(scratch) / "results", space.limits.budgets

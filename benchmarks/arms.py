@@ -74,8 +74,8 @@ FULL = Size(
     bounds=(8_000, 20_000, 50_000),
     recipe=Recipe(batch_size=128, learning_rate=0.15, crop=2, flip=True),
     examples=10_000,
-    retrained=120_000,
-    trainings=2,
+    retrained=300_000,
+    trainings=1,
     segments=20,
 )
 QUICK = Size(
@@ -184,7 +184,7 @@ def strategy(job: Job) -> Iterator[Strategy]:
         edits = (*CATALOGUE, *DISRUPTIONS)
         yield RandomSearch(space, space.limits.budgets, job.seed, None, fidelity, edits)
     else:
-        yield NSGA2(space.starters(), space.limits.budgets, job.seed, fidelity=fidelity)
+        yield NSGA2(space.founders(job.seed), space.limits.budgets, job.seed, fidelity=fidelity)
 
 
 def searched(job: Job) -> Found:

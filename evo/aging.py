@@ -36,7 +36,7 @@ class AgingSettings:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     population: int = 12
     tournament: int = 4
-    founders: int = 4
+    founders: int = 12
     objective: str = "error"
 
     def __post_init__(self) -> None:

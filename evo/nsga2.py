@@ -34,7 +34,7 @@ class NSGA2Settings:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     population: int = 8
-    founders: int = 4
+    founders: int = 12
     objectives: tuple[str, ...] = ("error", "parameters")
 
     def __post_init__(self) -> None:

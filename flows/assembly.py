@@ -88,7 +88,7 @@ def bequeathed(config: SearchConfig, home: Home, space: ResidualSpace) -> Beques
     """
     if not config.predecessor or (copy := kept(home.search(config.name))):
         return copy if config.predecessor else None
-    return bequest(source(config, home), space.starters(), space.limits.budgets, _founders(config, KINDS))
+    return bequest(source(config, home), space.founders(config.seed), space.limits.budgets, _founders(config, KINDS))
 
 
 def _founders(config: SearchConfig, least: int) -> int:
@@ -318,7 +318,7 @@ def _starters(
         case Bequest():
             return begun.founders
     files = sorted((directory / FOUNDERS).glob("*.json")) or [Path(file) for file in config.founders]
-    return [founder(file, space) for file in files] or space.starters()
+    return [founder(file, space) for file in files] or space.founders(config.seed)
 
 
 def founder(file: Path, space: ResidualSpace) -> Genome:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import ClassVar
 
+from genomes.cost import cost
 from genomes.errors import InvalidGenome
 from genomes.genome import Genome, Module
 from genomes.operations import (
@@ -26,7 +30,9 @@ from genomes.operations import (
 from genomes.rules import Limits, check
 
 MAX_WIDTH = 512
+SIZES = 8  # of founders that are as large as their shape allows
 COARSE = 32  # the stem of larger images takes strides of a power of two that leave 32 to 63 pixels
+FULL = 0.75  # of a share of the parameters, that a member has to use to count as one of that size
 
 
 @dataclass(frozen=True)
@@ -120,13 +126,46 @@ class ResidualSpace:
             InvalidGenome: a hundred draws found none.
         """
         for _ in range(100):
-            stages = rng.randint(1, min(self.limits.stages, self._halvings() + 1))
-            blocks = [rng.randint(0, self.limits.blocks) for _ in range(stages)]
-            width, kernel, strided = rng.randint(*self.limits.width), rng.choice((3, 3, 5)), rng.random() < 1 / 2
-            drawn = self.member(width, blocks, kernel, strided=strided, separable=rng.random() < 1 / 3)
-            if fitting := self._within([drawn], quiet=True):
+            width, shape = self._drawn(rng)
+            if fitting := self._within([shape(width)], quiet=True):
                 return fitting[0]
         raise InvalidGenome(f"a hundred random members were all over {self.limits}: raise a limit or lower the width")
+
+    def founders(self, seed: int) -> tuple[Genome, ...]:
+        """Returns the starters, then random shapes of rising size, each as wide as its share of the parameters allows.
+
+        The last one has all of the limit for a share, each one before it 1 / sqrt(2) of the next. What a short training
+        shows says little of a network, and nothing that is free says more than its size (docs/proxies.md).
+
+        Args:
+            seed: of the shapes.
+
+        Raises:
+            InvalidGenome: no starter is within the limits.
+        """
+        rng, found = random.Random(f"{seed}:founders"), [*self.starters()]
+        for halves in range(SIZES - 1, -1, -1):
+            share = self.limits.parameters * 2 ** (-halves / 2)
+            members = (self._widest(self._drawn(rng)[1], share) for _ in range(100))
+            found += islice(filter(None, members), 1)
+        return tuple(dict.fromkeys(found))
+
+    def _drawn(self, rng: random.Random) -> tuple[int, Callable[[int], Genome]]:
+        """Returns a random width, and what makes members of one random shape by their width."""
+        stages = rng.randint(1, min(self.limits.stages, self._halvings() + 1))
+        blocks = [rng.randint(0, self.limits.blocks) for _ in range(stages)]
+        width, kernel, strided = rng.randint(*self.limits.width), rng.choice((3, 3, 5)), rng.random() < 1 / 2
+        separable = rng.random() < 1 / 3
+        return width, partial(self.member, blocks=blocks, kernel=kernel, strided=strided, separable=separable)
+
+    def _widest(self, shape: Callable[[int], Genome], share: float) -> Genome | None:
+        """Returns the widest member of a shape that a share of the parameters allows; None if it leaves much of it."""
+        widths, limits = range(self.limits.width[0], self.limits.width[1] + 1), self.limits
+        within = replace(self, limits=replace(limits, parameters=max(1, int(share))))
+        fitting = bisect_left(widths, 1, key=lambda width: not within._within([shape(width)], quiet=True))
+        if not fitting or cost(genome := shape(widths[fitting - 1])).parameters < FULL * share:
+            return None
+        return genome
 
     def member(
         self, width: int, blocks: Sequence[int], kernel: int = 3, *, strided: bool = False, separable: bool = False

@@ -9,7 +9,7 @@ import pytest
 
 from genomes import InvalidGenome, check, cost, expand, fingerprint
 from genomes.operations import Call, Conv, Input
-from genomes.spaces.residual import ResidualLimits, ResidualSpace
+from genomes.spaces.residual import FULL, SIZES, ResidualLimits, ResidualSpace
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 48), (3, 224, 224), (1, 4, 4)]
 
@@ -37,6 +37,40 @@ def test_starters_are_small(shape: tuple[int, int, int], low: float, high: float
 def test_a_starter_calls_one_module_twice() -> None:
     last = ResidualSpace((1, 8, 8), 10).starters()[-1]
     assert [op.module for _, op in last["net"].nodes if isinstance(op, Call)] == ["block", "block"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_founders_are_the_starters_and_then_networks_of_rising_size_up_to_the_limit(
+    shape: tuple[int, int, int],
+) -> None:
+    limits = ResidualLimits(parameters=40_000)
+    space = ResidualSpace(shape, 10, limits)
+    founders = space.founders(3)
+    count = len(space.starters())
+    assert founders[:count] == space.starters()
+    for genome in founders:
+        check(genome, limits.budgets)
+    sizes = [cost(genome).parameters for genome in founders[count:]]
+    shares = [limits.parameters * 2 ** (-halves / 2) for halves in range(SIZES - 1, -1, -1)]
+    assert [len([s for s in shares if FULL * s <= size <= s]) for size in sizes] == [1] * len(sizes)
+    assert sizes == sorted(sizes)
+    assert len(sizes) >= SIZES - 2
+    assert space.founders(3) == founders
+    assert space.founders(4)[count:] != founders[count:]
+
+
+def test_a_founder_can_be_no_wider_within_its_share() -> None:
+    space = ResidualSpace((1, 28, 28), 10, ResidualLimits(parameters=50_000))
+    drawn, shape = space._drawn(random.Random(1))
+    share = cost(shape(drawn)).parameters + 0.5
+    assert space._widest(shape, share) == shape(drawn)
+
+
+def test_sizes_that_no_shape_has_are_left_out() -> None:
+    narrow = ResidualSpace((1, 28, 28), 10, ResidualLimits(width=(4, 4), stages=3, blocks=0, parameters=100_000))
+    founders = narrow.founders(0)
+    assert len(founders) < len(narrow.starters()) + SIZES
+    assert len(set(founders)) == len(founders)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
