@@ -73,7 +73,7 @@ FULL = Size(
     limits=ResidualLimits(parameters=50_000, macs=4_000_000),
     bounds=(8_000, 20_000, 50_000),
     recipe=Recipe(batch_size=128, learning_rate=0.15, crop=2, flip=True),
-    examples=10_000,
+    examples=30_000,
     retrained=300_000,
     trainings=1,
     segments=20,

@@ -13,10 +13,12 @@ from flows import settings  # noqa: F401  before prefect is imported
 from flows.home import Home
 from tests.flows.browser import Browser, browser
 
+FEW = {"nsga2": {"founders": 4}, "aging": {"founders": 4}}  # so that some of seven candidates are children
 FAST = {
     "name": "tiny",
     "fidelity": {"examples": 256},
     "budget": {"candidates": 7},
+    "strategy": FEW,
     "space": {"parameters": 30_000, "macs": 2_000_000},
 }
 

@@ -8,7 +8,7 @@ import pytest
 
 from genomes.spaces.residual import ResidualSpace
 from search import Ledger
-from tests.flows.conftest import config
+from tests.flows.conftest import FEW, config
 from tests.flows.pictures import stripes
 
 
@@ -45,7 +45,7 @@ def test_a_folder_of_images_can_be_searched(prefect_server: None, home: Path, tm
 
 @pytest.mark.parametrize("kind", ["aging", "random"])
 def test_each_strategy_can_be_chosen(kind: str, prefect_server: None, home: Path) -> None:
-    with searched(home, strategy={"kind": kind}) as ledger:
+    with searched(home, strategy={**FEW, "kind": kind}) as ledger:
         candidates, evaluations = ledger.candidates(), ledger.evaluations()
     assert all(evaluation.ok for evaluation in evaluations.values())
     assert any(candidate.parents for candidate in candidates.values()) == (kind == "aging")

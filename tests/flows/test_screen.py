@@ -13,11 +13,11 @@ from flows.home import BadInput, Home
 from genomes import cost
 from search import Ledger
 from strategies import Screened
-from tests.flows.conftest import FAST, config
+from tests.flows.conftest import FAST, FEW, config
 
 
 def screened(proxy: str, **changes: Any) -> Any:
-    return config(name="screened", strategy={"screen": {"proxy": proxy, "draws": 3}}, **changes)
+    return config(name="screened", strategy={**FEW, "screen": {"proxy": proxy, "draws": 3}}, **changes)
 
 
 def test_a_search_has_no_screen_unless_it_asks_for_one(tmp_path: Path) -> None:
