@@ -78,7 +78,8 @@ def resume(
     home: HomeOption = HOME,
 ) -> None:
     """Go on with a search where it stopped."""
-    from flows.config import Slots, validated
+    from flows.config import validated
+    from flows.slots import Slots
     from search import Ledger
 
     with Ledger.read(Home(home).search(name)) as ledger:

@@ -25,9 +25,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from flows.cluster.depot import Supply
 from flows.cluster.orders import Order, fulfilled, settled
-from flows.config import RaySlots, SearchConfig
+from flows.config import SearchConfig
 from flows.home import BadInput, Home
 from flows.search import became, label
+from flows.slots import RaySlots
 from search import Candidate, Dispatch, Done, Evaluation, records
 
 if TYPE_CHECKING:
