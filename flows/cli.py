@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows import foreground
 from flows.home import BadInput, Home
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def resume(
     home: HomeOption = HOME,
 ) -> None:
     """Go on with a search where it stopped."""
-    from flows.config import Slots, validated
+    from flows.config import validated
+    from flows.slots import Slots
     from search import Ledger
 
     with Ledger.read(Home(home).search(name)) as ledger:
@@ -163,12 +164,12 @@ def retrain_command(
     home: HomeOption = HOME,
 ) -> None:
     """Train the best networks of a search from scratch, choose one, test it once, promote it if it is better."""
-    _quiet_prefect()
+    foreground.quiet()
     from flows.assembly import RETRAIN, WEIGHTS
     from flows.retrain import retrain
 
     typer.echo(f"Finalists of search {name} in {Home(home).search(name)}: starting Prefect and MLflow …")
-    result = _ran(lambda: retrain(name, top, seeds, examples, home), _command("retrain", name, home))
+    result = foreground.ran(lambda: retrain(name, top, seeds, examples, home), _command("retrain", name, home))
     if result["finalists"] < result["asked"]:
         typer.echo(f"{result['asked']} finalists were asked for, the search has {result['finalists']} different ones")
     if not result["tracked"]:
@@ -268,14 +269,14 @@ def _tracker(name: str, home: Path) -> Tracker:
 
 def _run(config: SearchConfig, home: Path) -> None:
     """Runs the flow and ends with where the result is and what to do with it."""
-    _quiet_prefect()
+    foreground.quiet()
     from flows import terminal
     from flows.search import search
     from search import Ledger
 
     place = Home(home)
     typer.echo(f"Search {config.name} in {place.search(config.name)}: starting Prefect and MLflow …")
-    result = _ran(lambda: search(config, home), _command("resume", config.name, home))
+    result = foreground.ran(lambda: search(config, home), _command("resume", config.name, home))
     with Ledger.read(place.search(config.name)) as ledger:
         terminal.summary(ledger, terminal.console())
     bounds = {name: bound for name, bound in asdict(config.budget).items() if bound and name != "dollars_per_hour"}
@@ -291,53 +292,6 @@ def _run(config: SearchConfig, home: Path) -> None:
     typer.echo(f"          {result['address']}")
     if result["untracked"]:
         typer.echo(f"MLflow has not heard of {result['untracked']} evaluations: {_command('sync', config.name, home)}")
-
-
-def _ran(flow: Callable[[], dict[str, Any]], again: str) -> dict[str, Any]:
-    """Runs a flow and returns its result, also if Prefect died meanwhile; `again` is the command that goes on with it.
-
-    Raises:
-        BadInput: Prefect is dead before it begins.
-        typer.Exit: it was stopped.
-    """
-    from flows import hearing
-
-    hearing.check()
-    before = signal.signal(signal.SIGTERM, _terminated)  # Prefect sends it on when the flow has ended
-    try:
-        return flow()
-    except hearing.Unheard as ended:
-        typer.echo("Prefect does not answer and does not know that this has ended: its UI shows it as running")
-        if ended.__cause__:
-            return _stopped(ended.__cause__, again)
-        return cast("dict[str, Any]", ended.result)
-    except BaseException as error:
-        return _stopped(error, again)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminated(number: int, _: object) -> NoReturn:
-    from prefect.exceptions import TerminationSignal
-
-    raise TerminationSignal(signal=number)
-
-
-def _stopped(error: BaseException, again: str) -> NoReturn:
-    """Ends a command whose flow was stopped with how to go on; raises anything else."""
-    from prefect.exceptions import TerminationSignal
-
-    if not isinstance(error, KeyboardInterrupt | TerminationSignal):
-        raise error
-    typer.echo(f"\nStopped; nothing is lost. Go on with: {again}")
-    raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 143) from None
-
-
-def _quiet_prefect() -> None:
-    """Keeps the progress display free of Prefect's log; whoever sets these variables has it."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # while it is dead, 2 KB for each event
-    os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
 
 
 def _command(verb: str, name: str, home: Path) -> str:

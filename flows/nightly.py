@@ -2,6 +2,8 @@
 
 import base64
 import logging
+import re
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -18,7 +20,7 @@ from flows.config import SearchConfig, validated
 from flows.finalists import finalists
 from flows.hearing import heard, show
 from flows.home import Home, redacted
-from flows.nights.morning import latest
+from flows.nights.morning import Morning, latest
 from flows.nights.record import Night, Nights, Outcome, recorded
 from flows.nights.succession import Succession, first, tonight, why
 from flows.retrain import retrain as train_finalists
@@ -115,7 +117,10 @@ def tell(home: Home, name: str) -> Told:
     text = made.text.replace(f"({made.picture.name})", f"(data:image/png;base64,{_encoded(made.picture)})")
     show(text, f"morning-{name}", made.headline)
     tracker = Tracker(home, config.name, config.tracking, config.facts())
-    return Told(made.file, made.headline, tracker.attach([made.file, made.picture], "reports"))
+    with tempfile.TemporaryDirectory() as scratch:
+        words = Path(scratch) / made.file.name
+        words.write_text(_in_words(made))
+        return Told(made.file, made.headline, tracker.attach([words, made.picture], "reports"))
 
 
 def _night(config: SearchConfig, nights: Nights, bounds: tuple[float, int | None], retrain: bool) -> tuple[Night, Told]:
@@ -174,6 +179,12 @@ def _try_to_tell(home: Home, name: str) -> None:
         tell(home, name)
     except Exception as error:
         log.warning("there is no report of the night: %s", _line(error))
+
+
+def _in_words(made: Morning) -> str:
+    """Returns the text with words in the place of the picture: MLflow shows none in Markdown, but its source."""
+    shown = re.escape(f"]({made.picture.name})")
+    return re.sub(rf"!\[(.*){shown}", rf"\1, drawn in `{made.picture.name}` beside this file.", made.text)
 
 
 def _encoded(picture: Path) -> str:

@@ -22,9 +22,10 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows import report
 from flows.assembly import FREE, document, keep, planned, tidy, trainer
 from flows.assembly import slots as wanted_slots
-from flows.config import SearchConfig, SearchName, Seconds, Seed, SlotWords
+from flows.config import SearchConfig, SearchName, Seconds, Seed
 from flows.hearing import heard
 from flows.home import BadInput, Home
+from flows.slots import SlotWords
 from flows.terminal import display
 from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive
 

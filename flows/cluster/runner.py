@@ -4,6 +4,7 @@ What goes there and comes back is JSON: an order, an evaluation. Ray itself send
 cluster can run anything on it. A child is a process of its own inside a Ray task, as it is on one machine.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -11,6 +12,7 @@ from functools import partial
 from socket import create_connection, gethostname
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from flows import settings  # before prefect, which reads its settings when it is imported
 
@@ -24,10 +26,12 @@ from prefect_ray.context import remote_options
 from ray.exceptions import RayError, RayTaskError
 
 from flows.cluster.depot import Supply
+from flows.cluster.losses import lost
 from flows.cluster.orders import Order, fulfilled, settled
-from flows.config import RaySlots, SearchConfig
+from flows.config import SearchConfig
 from flows.home import BadInput, Home
 from flows.search import became, label
+from flows.slots import RaySlots
 from search import Candidate, Dispatch, Done, Evaluation, records
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 assert settings.DEFAULTS
 REACHED_WITHIN = 10  # seconds
+SECONDS_TO_STOP = 10.0  # that Prefect may take to hear of the children that are killed at the end
 Remote = Callable[[SearchConfig, Home, "Trainer"], AbstractContextManager[Dispatch]]
 
 
@@ -124,7 +129,7 @@ class Cluster:
         self._config, self._home = settled(config), home.root.absolute()
         self._supply = Supply(slots.store, evaluator)
         self._cramped: set[int] = set()  # for whom there was no memory in a share of a device
-        self._flying: dict[int, Any] = {}
+        self._flying: dict[UUID, Any] = {}  # by task run
         self._lock = Lock()
 
     def dispatch(self, candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
@@ -151,20 +156,23 @@ class Cluster:
         with remote_options(num_cpus=self.slots.cpus, num_gpus=gpus, max_retries=0):
             future = self.runner.submit(child, parameters)
         with self._lock:
-            self._flying[candidate.number] = future
+            self._flying[future.task_run_id] = future
         land = partial(self._land, candidate, gpus, ticket, done)
         future.add_done_callback(lambda one: Thread(target=land, args=(one,), daemon=True).start())  # Ray's own waits
 
     def stop(self) -> None:
-        """Kills the children in flight."""
+        """Kills the children in flight, and waits until Prefect was told of them."""
         with self._lock:
             flying = list(self._flying.values())
         for future in flying:
             with suppress(RayError, ValueError):
                 ray.cancel(future.wrapped_future, force=True)
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        while self._flying and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def _land(self, candidate: Candidate, gpus: float, ticket: ExitStack, done: Done, future: Any) -> None:
-        """Hands over what became of a child."""
+        """Hands over what became of a child, and tells Prefect if it was lost."""
         try:
             answer: Evaluation | BaseException = outcome(candidate.number, future)
             if isinstance(answer, Evaluation):
@@ -172,10 +180,12 @@ class Cluster:
                 answer = self._without_memory(candidate, answer, gpus) if answer.status == "out_of_memory" else answer
         except Exception as error:  # without an answer the search would wait for ever
             answer = error
-        with self._lock:
-            self._flying.pop(candidate.number, None)
         ticket.close()
         done(answer)
+        if isinstance(answer, Evaluation) and answer.status == "lost":
+            lost(future.task_run_id, answer.reason)
+        with self._lock:
+            self._flying.pop(future.task_run_id, None)
 
     def _without_memory(self, candidate: Candidate, evaluation: Evaluation, gpus: float) -> Evaluation:
         """Returns the evaluation as it is to be recorded: alone on a device it is final, else it is tried again."""

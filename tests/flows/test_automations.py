@@ -1,32 +1,48 @@
-"""A real Prefect server watches: bad news is delivered, and setting up twice makes nothing twice."""
+"""What a real Prefect server does by itself: it schedules, marks a silent run as crashed, and delivers bad news."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from flows.automations import set_up
 from flows.home import BadInput
-from tests.servers import prefect_server
+from tests.servers import Server, prefect_server
 
-PATIENCE = 120
+PATIENCE = 240.0  # seconds that anything may take on a busy machine
+NIGHT = """
+import time
+from prefect import flow
+
+@flow(name="nightly")
+def night() -> None:
+    time.sleep(3600)
+
+night()
+"""
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     with (
         prefect_server(tmp_path_factory.mktemp("prefect")) as running,
         temporary_settings({PREFECT_API_URL: f"{running.root}/api", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
-        yield
+        yield running
 
 
 @pytest.fixture
@@ -69,6 +85,13 @@ def automations() -> dict[str, Any]:
     return by_name
 
 
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def test_without_a_block_only_silent_runs_are_seen_to(server: None) -> None:
     assert set_up(None, 14) == ["morphogen: a silent run is marked as crashed"]
     (silent,) = automations().values()
@@ -97,13 +120,62 @@ def test_a_failed_run_is_told_and_one_that_went_well_is_not(told: list[dict[str,
     night(False)
     with pytest.raises(ValueError, match="the data is gone"):
         night(True)
-    deadline = time.monotonic() + PATIENCE
-    while not told and time.monotonic() < deadline:
-        time.sleep(0.5)
+    until(lambda: bool(told))
     (news,) = told
     assert "nightly/" in news["text"]
     assert "Failed. " in news["text"]
     assert "the data is gone" in news["text"]
+
+
+def test_a_run_that_died_with_all_that_could_tell_is_marked_as_crashed(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It beats when it begins and would again after 180 s, which no test waits for: seconds of silence must do."""
+    from prefect.client.orchestration import get_client
+
+    monkeypatch.setattr("flows.automations.SILENT", timedelta(seconds=10))  # the least that Prefect takes
+    set_up(None, 14)
+    own = {"PREFECT_API_URL": f"{server.root}/api", "PREFECT_HOME": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", NIGHT], env={**os.environ, **own})
+    try:
+        until(lambda: bool(beats()) or process.poll() is not None)
+    finally:
+        process.kill()
+        process.wait()
+    with get_client(sync_client=True) as client:
+        (run,) = (UUID(beat.rpartition(".")[2]) for beat in beats())
+        until(lambda: client.read_flow_run(run).state_name != "Running")
+        state = client.read_flow_run(run).state
+    assert state is not None
+    assert (state.type.value, state.message) == ("CRASHED", "No sign of life: its process or its machine is gone.")
+
+
+def beats() -> list[str]:
+    """The resources of all beats that the server has heard."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        asked = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
+        found = client.request("POST", "/events/filter", json=asked).json()["events"]
+    return [event["resource"]["prefect.resource.id"] for event in found]
+
+
+def test_a_cron_deployment_gets_scheduled_runs(server: Server) -> None:
+    """With an SQLAlchemy that Prefect cannot stand all looks well, but no run is ever scheduled."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+    from prefect.client.schemas.schedules import CronSchedule
+
+    from flows.search import search
+
+    with get_client(sync_client=True) as client:
+        nightly = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 2 * * *", timezone="Europe/Berlin"))
+        flow_id = client.create_flow(search)
+        deployment = client.create_deployment(flow_id, "nightly", schedules=[nightly], entrypoint="flows.search:search")
+        chosen = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
+        until(lambda: bool(client.read_flow_runs(flow_run_filter=chosen)))
+        assert {run.state_name for run in client.read_flow_runs(flow_run_filter=chosen)} == {"Scheduled"}
 
 
 @pytest.mark.parametrize("name", ["slack-webhook/nobody", "nonsense", "json/x"])

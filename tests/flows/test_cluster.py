@@ -15,8 +15,8 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, Worker
 
 from flows.cluster.orders import Order
 from flows.cluster.runner import Cluster, child, outcome
-from flows.config import RaySlots
 from flows.home import BadInput, Home
+from flows.slots import RaySlots
 from search import Candidate, Evaluation, records
 from tests.flows.test_orders import begun, founder
 

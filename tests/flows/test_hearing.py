@@ -16,9 +16,10 @@ from flows import hearing
 from flows.home import BadInput
 from search import Ledger
 from tests.flows.conftest import FAST
-from tests.servers import Fault, Server, prefect_server
+from tests.servers import Fault, Server, answers, prefect_server
 
 Start = Callable[..., subprocess.Popen[str]]
+DEAD = "http://127.0.0.1:9/api"  # where nobody listens
 FLOW = """
 import sys, time
 from prefect import flow
@@ -40,10 +41,19 @@ print("left in order", flush=True)
 """
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with prefect_server(tmp_path / "server") as server:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with prefect_server(tmp_path_factory.mktemp("server")) as server:
         yield server
+
+
+@pytest.fixture
+def server(place: Server) -> Server:
+    """A server that listens; one that an earlier test killed or froze starts again, with its tables."""
+    if not answers(f"{place.root}{place.health}"):
+        place.kill()
+        place.start()
+    return place
 
 
 @pytest.fixture
@@ -121,18 +131,19 @@ def test_what_listens_is_not_silent_and_what_is_dead_says_why(
     assert hearing.silence(f"{server.root}/api") == ""
     with temporary_settings({PREFECT_API_URL: f"{server.root}/api"}):
         hearing.check()
-        server.kill()
-        with pytest.raises(BadInput, match="Prefect must answer at http") as refused:
-            hearing.check()
+    with (
+        temporary_settings({PREFECT_API_URL: DEAD}),
+        pytest.raises(BadInput, match="Prefect must answer at http") as refused,
+    ):
+        hearing.check()
     assert "\n" not in str(refused.value)
 
 
-def test_a_page_for_a_dead_server_is_a_warning(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_page_for_a_dead_server_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    server.kill()
     began = time.monotonic()
-    with temporary_settings({PREFECT_API_URL: f"{server.root}/api"}):
+    with temporary_settings({PREFECT_API_URL: DEAD}):
         hearing.show("# Night 2", "morning-my_search", "one child")
     assert time.monotonic() - began < 30
     (said,) = caplog.messages
@@ -157,9 +168,10 @@ def test_a_search_whose_server_dies_ends_well_and_says_so(
 
 
 def test_a_search_is_not_begun_without_the_server_that_is_configured(
-    started: Start, server: Server, settings: None, tmp_path: Path
+    started: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.kill()
+    monkeypatch.setenv("PREFECT_API_URL", DEAD)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     process = started("-c", "from flows.cli import main; main()", "search", "--home", str(tmp_path))
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 2, said

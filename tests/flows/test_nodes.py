@@ -98,6 +98,8 @@ def test_nothing_is_left_on_the_nodes_of_a_search_that_is_stopped(
     with Ledger.read(tmp_path / "tiny") as ledger:
         assert ledger.pending() == [0, 1]
         assert ledger.evaluations() == {}
+    if sign == signal.SIGINT:  # else nobody is left who could tell Prefect
+        until(lambda: states(tmp_path) == Counter(Crashed=2))
 
 
 @pytest.mark.slow
@@ -122,6 +124,7 @@ def test_a_node_that_dies_costs_its_child_another_attempt_and_nothing_else(
     assert outcomes["ok"] == sum(e.twin is None for e in evaluations.values())
     assert outcomes["lost"] >= 1, attempts
     assert set(outcomes) == {"ok", "lost"}, attempts
+    until(lambda: states(home) == Counter(Completed=outcomes["ok"], Crashed=outcomes["lost"]))
     weights = home / "tiny" / "weights"
     assert {e.weights for e in evaluations.values()} == {file.stem for file in weights.glob("*.safetensors")}
     assert sorted(run["number"] for run in shown(Home(home), "tiny", None)) == list(range(12))
@@ -140,6 +143,18 @@ def kill_a_node(cluster: Any, home: Path, trainings: list[int]) -> None:
     trainings.extend(training_below(raylet))
     for process in (raylet, *(process for process, parent in parents().items() if parent == raylet)):
         os.kill(process, signal.SIGKILL)
+
+
+def states(home: Path) -> Counter[str]:
+    """How many task runs of the searches in a home there are, by the name that Prefect has for their state."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=200)
+        chosen = FlowRunFilterId(any_=[run.id for run in runs if run.parameters.get("home") == str(home)])
+        return Counter(run.state_name for run in client.read_task_runs(flow_run_filter=FlowRunFilter(id=chosen)))
 
 
 def parents() -> dict[int, int]:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from flows import assembly, cli, terminal
-from flows.config import Slots, validated
+from flows.config import validated
 from flows.home import BadInput
+from flows.slots import Slots
 from search import Budget, Evaluation, Ledger, Progress, Spent
 from tests.flows.conftest import FAST, config
 from tests.flows.families import kin, recorded

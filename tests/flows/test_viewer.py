@@ -1,4 +1,4 @@
-"""The family's page where most people see it: in the artifact viewer of a real MLflow server."""
+"""The family's page and the morning's report where most people see them: in the viewer of a real MLflow server."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from flows.home import Home
+from flows.nightly import report
 from flows.tracking import Tracker
 from search import Ledger
 from tests.flows.browser import Browser
 from tests.flows.families import kin, recorded
+from tests.flows.test_morning import night, success
 from tests.servers import mlflow_server
 
 START_SECONDS = 120
@@ -63,3 +65,21 @@ def test_the_page_opens_beside_the_search_run_and_names_the_run_of_each_member(
     assert address.startswith(f"{server}/#/experiments/{tracker.experiment}/runs/{run}")
     tab.open(address)
     tab.wait(f"document.body?.innerText.includes('{run}')")
+
+
+@pytest.mark.slow  # for the same server
+def test_the_morning_s_report_is_read_as_a_page_that_says_where_its_picture_is(
+    server: str, tab: Browser, tmp_path: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    home = Home(tmp_path)
+    home.make()
+    night(home, [success(0, 0.5, 100), success(1, 0.4, 200)])
+    tracker = Tracker(home, "tiny", server, {})
+    sent(tracker)
+    assert report("tiny", tmp_path)["tracked"]
+    tab.look(1600, 1000)
+    tab.open(f"{server}/#/experiments/{tracker.experiment}/runs/{tracker.run}/artifacts/reports/night-001.md")
+    seen = tab.wait("document.body?.innerText.includes('What changed') && document.body.innerText")
+    assert "Front: error against parameters, drawn in night-001.png beside this file." in seen
+    assert not [mark for mark in ("](", "| ---", "## ") if mark in seen], "it is shown, and not its source"
