@@ -148,7 +148,8 @@ def filled(home: Home, server: str, count: int) -> Shown:
     seconds = time.monotonic() - begun
     files = {file.path: int(file.file_size or 0) for file in MlflowClient(server).list_artifacts(tracker.run)}
     with Ledger.read(home.search(NAME)) as ledger:
-        best = report.front(ledger)[0].number
+        good = [evaluation for evaluation in ledger.evaluations().values() if evaluation.ok]
+        best = min(good, key=lambda evaluation: (evaluation.objectives["error"], evaluation.number)).number
         title = f"{best} {report.edits(ledger.candidate(best))}"
     run = f"{server}/#/experiments/{tracker.experiment}/runs/{tracker.run}"
     return Shown(
