@@ -30,7 +30,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 def home(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the home of a search for small error and short latency, run from the command line."""
     place = tmp_path_factory.mktemp("timed")
-    wanted = {"strategy": {"nsga2": {"objectives": ["error", "latency_seconds"]}}, "latency": {"repeats": 10}}
+    wanted = {
+        "strategy": {"nsga2": {"founders": 4, "objectives": ["error", "latency_seconds"]}},
+        "latency": {"repeats": 10},
+    }
     file = place / "timed.yaml"
     file.write_text(yaml.safe_dump({**FAST, **wanted, "name": "timed"}))
     with pytest.MonkeyPatch.context() as patch:
