@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import reduce
 
 from genomes import Genome, InvalidGenome, Limits, check, cost
@@ -25,8 +24,8 @@ def attempt(kind: Morphism, genome: Genome, site: Site, rng: random.Random, limi
 def allowed(genome: Genome, limits: Limits) -> bool:
     """Says whether a genome is valid and within the limits."""
     try:
-        counts = asdict(cost(genome))  # what most fail near the limits, and the cheaper question
-        if any(limit is not None and counts[name] > limit for name, limit in asdict(limits).items()):
+        counts = vars(cost(genome))  # what most fail near the limits, and the cheaper question
+        if any(limit is not None and counts[name] > limit for name, limit in vars(limits).items()):
             return False
         check(genome)
     except InvalidGenome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from genomes.genome import Genome
 from genomes.identity import canonical
@@ -26,6 +27,7 @@ class Cost:
     activation_bytes: int
 
 
+@lru_cache(maxsize=1024)
 def cost(genome: Genome) -> Cost:
     """Counts the canonical graph, which is what is built and trained.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from genomes.errors import InvalidGenome
@@ -38,8 +38,12 @@ class Primitive:
     in_shapes: tuple[Shape, ...]
     shape: Shape
 
-    def tensor_shapes(self) -> dict[str, Shape]:
+    def tensor_shapes(self) -> Mapping[str, Shape]:
         """Returns the shapes of its parameters and buffers, by full name `path.parameter`."""
+        return self._tensor_shapes
+
+    @cached_property
+    def _tensor_shapes(self) -> Mapping[str, Shape]:
         op = self.operation
         shapes = {**op.parameter_shapes(self.in_shapes), **op.buffer_shapes(self.in_shapes)}
         return {f"{self.path}.{name}": shape for name, shape in shapes.items()}
@@ -75,8 +79,12 @@ class Expansion:
         """Returns the shape of the value at any path of `values`."""
         return self.primitives[self.values[path]].shape
 
-    def tensor_shapes(self) -> dict[str, Shape]:
+    def tensor_shapes(self) -> Mapping[str, Shape]:
         """Returns the shapes of all parameters and buffers, by full name."""
+        return self._tensor_shapes
+
+    @cached_property
+    def _tensor_shapes(self) -> Mapping[str, Shape]:
         return {name: shape for p in self.primitives.values() for name, shape in p.tensor_shapes().items()}
 
 
@@ -155,24 +163,29 @@ class _Walk:
             elif isinstance(operation, Output):
                 self.values[path] = _only(inputs, f"{place}: output {node}")
             else:
-                self.values[path] = self.primitive(Primitive(path, name, node, operation, inputs, (), ()))
+                self.values[path] = self.primitive((path, name, node), operation, inputs)
         return self.values[prefix + module.output]
 
-    def primitive(self, bare: Primitive) -> str:
-        """Adds one primitive with its shapes and returns its path; behind a fault, shapes are unknown."""
-        op, place = bare.operation, f"module {bare.module}: node {bare.id}"
-        if op.variadic and len(bare.inputs) < 2:
-            raise InvalidGenome(f"{place}: {op.kind} needs two inputs or more, got {len(bare.inputs)}")
+    def primitive(self, names: tuple[str, str, str], op: Operation, inputs: tuple[str, ...]) -> str:
+        """Adds one primitive, of a path, a module and an id, with its shapes, and returns its path.
+
+        Behind a fault shapes are unknown, and nothing is added.
+
+        Raises:
+            InvalidGenome: it has not as many inputs as it needs.
+        """
+        place = f"module {names[1]}: node {names[2]}"
+        if op.variadic and len(inputs) < 2:
+            raise InvalidGenome(f"{place}: {op.kind} needs two inputs or more, got {len(inputs)}")
         if not op.variadic and not isinstance(op, Input):
-            _only(bare.inputs, place)
-        if all(source in self.primitives for source in bare.inputs):
-            in_shapes = tuple(self.primitives[source].shape for source in bare.inputs)
+            _only(inputs, place)
+        if all(source in self.primitives for source in inputs):
+            in_shapes = tuple(self.primitives[source].shape for source in inputs)
             try:
-                shape = _sized(op.out_shape(in_shapes))
-                self.primitives[bare.path] = replace(bare, in_shapes=in_shapes, shape=shape)
+                self.primitives[names[0]] = Primitive(*names, op, inputs, in_shapes, _sized(op.out_shape(in_shapes)))
             except InvalidGenome as error:
                 self.faults.append(f"{place}: {error}")
-        return bare.path
+        return names[0]
 
 
 def _sized(shape: Shape) -> Shape:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import networkx as nx
@@ -27,7 +27,6 @@ from genomes.operations import (
     Slice,
 )
 
-ROUNDS = 8  # of refinement; what they leave undecided, `equivalent` decides
 MAX_TERMS = 64  # of a flattened sum; sums that read shared sums twice would double with each level
 MAX_STEPS = 20_000  # of the exact comparison
 COMMUTATIVE = (Add, Mean, Mul)
@@ -55,7 +54,7 @@ def canonical(genome: Genome) -> Expansion:
         if _is_identity(written, inputs):
             renamed[path] = inputs[0]
             continue
-        primitive = _ordered(replace(written, inputs=inputs), table)
+        primitive = _ordered(written, inputs, table)
         mergeable = not isinstance(primitive.operation, Dropout) and not primitive.tensor_shapes()
         renamed[path] = twins.setdefault((primitive.operation, primitive.inputs), path) if mergeable else path
         if renamed[path] == path:
@@ -75,16 +74,17 @@ def _is_identity(primitive: Primitive, inputs: tuple[str, ...]) -> bool:
             return False
 
 
-def _ordered(primitive: Primitive, table: Table) -> Primitive:
-    """Flattens sums of sums and sorts the inputs of commutative operations."""
-    inputs = list(primitive.inputs)
-    if primitive.operation == Add():
-        nested = [table[source].operation == Add() for source in inputs]
-        flat = [t for s, n in zip(inputs, nested, strict=True) for t in (table[s].inputs if n else (s,))]
+def _ordered(primitive: Primitive, inputs: tuple[str, ...], table: Table) -> Primitive:
+    """Returns a primitive with these inputs: sums of sums flattened, and sorted where the operation is commutative."""
+    if type(primitive.operation) is Add:  # a mean is a kind of sum
+        nested = [type(table[source].operation) is Add for source in inputs]
+        flat = tuple(t for s, n in zip(inputs, nested, strict=True) for t in (table[s].inputs if n else (s,)))
         inputs = flat if len(flat) <= MAX_TERMS else inputs
     if isinstance(primitive.operation, COMMUTATIVE):
-        inputs.sort()
-    return replace(primitive, inputs=tuple(inputs), in_shapes=tuple(table[source].shape for source in inputs))
+        inputs = tuple(sorted(inputs))
+    if inputs == primitive.inputs:
+        return primitive  # as most are: the same object, with what is known of its tensors
+    return replace(primitive, inputs=inputs, in_shapes=tuple(table[source].shape for source in inputs))
 
 
 def _pruned(table: Table, renamed: Mapping[str, str], expansion: Expansion) -> Expansion:
@@ -103,10 +103,10 @@ def _pruned(table: Table, renamed: Mapping[str, str], expansion: Expansion) -> E
 def fingerprint(genome: Genome) -> str:
     """Returns a hash of what a genome computes, blind to names, modules and the order of sums.
 
-    Directed Weisfeiler-Lehman on the canonical graph, with ports on the edges. The colours start from the whole
-    computation above each node and are refined in at most 8 rounds. Equal graphs have equal fingerprints; where
-    fingerprints are equal, `equivalent` decides.
-    Source: Shervashidze et al. 2011, Weisfeiler-Lehman graph kernels, section 2.
+    Directed Weisfeiler-Lehman on the canonical graph, with ports on the edges: one sweep down the graph colours each
+    node by the whole computation above it, one sweep up by that and by all that reads it, so that no colour is refined
+    round by round. Equal graphs have equal fingerprints; where fingerprints are equal, `equivalent` decides.
+    Source: Shervashidze et al. 2011, Weisfeiler-Lehman graph kernels, section 2; two sweeps in place of rounds: ours.
 
     Raises:
         InvalidGenome: the genome does not expand.
@@ -116,26 +116,21 @@ def fingerprint(genome: Genome) -> str:
 
 def _colours(graph: Expansion) -> dict[str, str]:
     """Returns for each path a hash of its surroundings."""
+    above: dict[str, str] = {}
+    for path, primitive in graph.primitives.items():
+        read = [above[source] for source in primitive.inputs]
+        above[path] = _hash([_label(primitive), sorted(read) if _commutes(primitive) else read])
     readers: dict[str, list[tuple[str, int]]] = {path: [] for path in graph.primitives}
     colours: dict[str, str] = {}
-    depths: dict[str, int] = {}
-    for path, primitive in graph.primitives.items():
-        colours[path] = _hash([_label(primitive, path == graph.output), _above(primitive, colours)])
-        depths[path] = 1 + max((depths[source] for source in primitive.inputs), default=0)
-        free = isinstance(primitive.operation, COMMUTATIVE)
+    for path, primitive in reversed([*graph.primitives.items()]):
+        colours[path] = _hash([above[path], path == graph.output, sorted(readers[path])])
         for port, source in enumerate(primitive.inputs):
-            readers[source].append((path, 0 if free else port))
-    for _ in range(min(ROUNDS, max(depths.values()))):
-        colours = {
-            path: _hash([colours[path], _above(p, colours), sorted((colours[r], port) for r, port in readers[path])])
-            for path, p in graph.primitives.items()
-        }
+            readers[source].append((colours[path], 0 if _commutes(primitive) else port))
     return colours
 
 
-def _above(primitive: Primitive, colours: Mapping[str, str]) -> Sequence[str]:
-    above = [colours[source] for source in primitive.inputs]
-    return sorted(above) if isinstance(primitive.operation, COMMUTATIVE) else above
+def _commutes(primitive: Primitive) -> bool:
+    return isinstance(primitive.operation, COMMUTATIVE)
 
 
 def equivalent(first: Genome, second: Genome) -> bool:
@@ -178,17 +173,14 @@ def _graph(expansion: Expansion) -> nx.DiGraph[str]:
     for path, colour in _colours(expansion).items():
         graph.add_node(path, colour=colour)
     for path, primitive in expansion.primitives.items():
-        free = isinstance(primitive.operation, COMMUTATIVE)
         for source, times in Counter(primitive.inputs).items():
             ports = tuple(port for port, read in enumerate(primitive.inputs) if read == source)
-            graph.add_edge(source, path, ports=times if free else ports)
+            graph.add_edge(source, path, ports=times if _commutes(primitive) else ports)
     return graph
 
 
-def _label(primitive: Primitive, is_output: bool) -> list[object]:
-    op = primitive.operation
-    values = [getattr(op, field.name) for field in fields(op)]
-    return [op.kind, values, primitive.shape, is_output]
+def _label(primitive: Primitive) -> tuple[object, ...]:
+    return primitive.operation.text, primitive.shape
 
 
 def _hash(value: object) -> str:

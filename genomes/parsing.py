@@ -9,6 +9,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
+from functools import lru_cache
 from typing import Any
 
 from genomes.errors import InvalidGenome
@@ -73,7 +74,16 @@ def edge(entry: Any, nodes: Mapping[str, Operation], place: str) -> tuple[str, s
     for end in (source, target):
         if not isinstance(end, str) or end not in nodes:
             raise InvalidGenome(f"{place}: edge {_short(entry)} must join nodes of the module, got {_short(end)}")
-    return source, target, integer(port, 0, MAX_EDGES, f"{place}: port of edge {_short(entry)}")
+    return source, target, integer(port, 0, MAX_EDGES, f"{place}: port of edge {source} -> {target}")
+
+
+@lru_cache(maxsize=4096)
+def reproduced(text: tuple[str, str]) -> bool:
+    """Says whether reading an operation's JSON (`Operation.text`) brings back the very same JSON."""
+    try:
+        return operation(json.loads(f'{text[0]}"x"{text[1]}'), "node").text == text
+    except InvalidGenome:
+        return False
 
 
 def keys(content: Mapping[str, Any], expected: set[str], place: str) -> None:

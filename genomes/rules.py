@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import networkx as nx
 
+from genomes import parsing
 from genomes.cost import cost
 from genomes.errors import InvalidGenome
 from genomes.expansion import expand
-from genomes.genome import Genome, Module
+from genomes.genome import Edge, Genome, Module
 from genomes.operations import Call, Input
 
 
@@ -55,20 +57,60 @@ def check(genome: Genome, limits: Limits | None = None) -> None:
         raise InvalidGenome(*reasons)
     expand(genome)
     if limits:
-        counts = asdict(cost(genome))
-        over = {name: limit for name, limit in asdict(limits).items() if limit is not None and counts[name] > limit}
+        counts = vars(cost(genome))
+        over = {name: limit for name, limit in vars(limits).items() if limit is not None and counts[name] > limit}
         if over:
             raise InvalidGenome(*(f"{n} must be at most {limit:,}, got {counts[n]:,}" for n, limit in over.items()))
 
 
 def _readable(genome: Genome) -> None:
     """Refuses a genome made in code that its own JSON would not bring back: a field out of range, an unknown node."""
-    try:
+    if _reproduced(genome):
+        return
+    try:  # what is wrong is best said by whoever reads it
         copy = Genome.from_json(genome.to_json())
     except (ValueError, TypeError) as error:
         raise error if isinstance(error, InvalidGenome) else InvalidGenome(f"genome must be JSON: {error}") from None
     if copy != genome:
         raise InvalidGenome("numbers must be of their field's type, such as 0.0 for a rate: the JSON reads differently")
+
+
+def _reproduced(genome: Genome) -> bool:
+    """Says whether reading a genome's JSON brings it back, without reading it; False where that is not sure."""
+    names = [name for name, _ in genome.modules]
+    try:
+        return (
+            0 < len(names) <= parsing.MAX_MODULES
+            and all(_is_name(name) for name in (genome.root, *names))
+            and all(one < other for one, other in pairwise(names))
+            and all(_reproduced_module(module) for _, module in genome.modules)
+            and len(genome.to_json()) <= parsing.MAX_BYTES
+        )
+    except (ValueError, TypeError):
+        return False
+
+
+def _reproduced_module(module: Module) -> bool:
+    ids = [node for node, _ in module.nodes]
+    return (
+        len(ids) <= parsing.MAX_NODES
+        and len(module.edges) <= parsing.MAX_EDGES
+        and all(map(_is_name, ids))
+        and all(one < other for one, other in pairwise(ids))
+        and all(parsing.reproduced(operation.text) for _, operation in module.nodes)
+        and all(one <= other for one, other in pairwise(module.edges))
+        and all(_joins(module, edge) for edge in module.edges)
+    )
+
+
+def _is_name(text: object) -> bool:
+    return isinstance(text, str) and len(text) <= parsing.MAX_NAME and bool(parsing.IDENTIFIER.fullmatch(text))
+
+
+def _joins(module: Module, edge: Edge) -> bool:
+    known = module.operations
+    source, target, port = edge
+    return source in known and target in known and type(port) is int and 0 <= port <= parsing.MAX_EDGES
 
 
 def _modules(genome: Genome) -> Iterator[str]:
@@ -85,7 +127,9 @@ def _modules(genome: Genome) -> Iterator[str]:
 def _module(module: Module, root: bool) -> Iterator[str]:
     yield from _inputs(module, root)
     yield from _ports(module)
-    if not nx.is_directed_acyclic_graph(module.graph):
+    try:
+        order = module.order
+    except InvalidGenome:
         yield f"there must be no cycle, got {' -> '.join(edge[0] for edge in nx.find_cycle(module.graph)[:8])}"
         return
     try:
@@ -93,11 +137,23 @@ def _module(module: Module, root: bool) -> Iterator[str]:
     except InvalidGenome as error:
         yield str(error)
         return
-    useful = nx.ancestors(module.graph, output) | {output}
-    fed = set(module.inputs).union(*(nx.descendants(module.graph, node) for node in module.inputs))
+    useful = _useful(module, order, output)
     for node in module.operations:
-        if node not in useful or node not in fed:
+        if node not in useful:
             yield f"node {node} must lie on a way from an input to the output"
+
+
+def _useful(module: Module, order: Sequence[str], output: str) -> set[str]:
+    """Returns the nodes on a way from an input to the output."""
+    useful = {output}
+    for node in reversed(order):
+        if node in useful:
+            useful.update(module.sources[node])
+    fed = set(module.inputs)
+    for node in order:
+        if not fed.isdisjoint(module.sources[node]):
+            fed.add(node)
+    return useful & fed
 
 
 def _inputs(module: Module, root: bool) -> Iterator[str]:

@@ -56,6 +56,11 @@ class ChannelMap:
     coupled: tuple[frozenset[Symbol], ...] = ()
 
     @cached_property
+    def lists(self) -> tuple[tuple[Entry, ...], ...]:
+        """The lists of `entries`, those of several values once: most values have the very list of what they read."""
+        return tuple({id(entries): entries for entries in self.entries.values()}.values())
+
+    @cached_property
     def made(self) -> Mapping[tuple[str, str], tuple[Symbol, ...]]:
         """By module and node that makes channels, the representatives of these channels in their order."""
         found: dict[tuple[str, str], list[tuple[int, Symbol]]] = {}

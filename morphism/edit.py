@@ -43,15 +43,21 @@ class Edit:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(self.text(self.genome.to_json().decode()).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the edit as JSON values."""
+        return {"genome": json.loads(self.genome.to_json()), **self._rest()}
+
+    def text(self, genome: str) -> str:
+        """Returns the canonical JSON, with this JSON in the genome's place: its own, or what stands for it."""
+        rest = json.dumps(self._rest(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return f'{{"genome":{genome},{rest[1:]}'  # the first key in the alphabet
+
+    def _rest(self) -> dict[str, Any]:
         return {
             "rule": self.rule,
             "site": dict(self.site),
-            "genome": json.loads(self.genome.to_json()),
             "tensors": {name: expressions.to_json(self.tensors[name]) for name in sorted(self.tensors)},
             "modes": sorted(self.modes),
             "zeros": [expressions.to_json(value) for value in self.zeros],

@@ -5,7 +5,6 @@ The child's genome depends on how many go, its tensors on which.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from genomes import Expansion, Genome, Primitive, expand
@@ -64,11 +63,12 @@ def _fixed(expansion: Expansion, table: ChannelMap) -> set[Symbol]:
 
 def _together(symbols: frozenset[Symbol], table: ChannelMap) -> bool:
     """Says whether every value has as much of each of these channels as of any other."""
-    for entries in table.entries.values():
-        counts: Counter[Symbol] = Counter()
+    for entries in table.lists:
+        counts = dict.fromkeys(symbols, 0)
         for symbol, block in entries:
-            counts[symbol] += block * (symbol in symbols)
-        if len({counts[symbol] for symbol in symbols}) > 1:
+            if symbol in counts:
+                counts[symbol] += block
+        if len(set(counts.values())) > 1:
             return False
     return True
 

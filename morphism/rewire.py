@@ -54,6 +54,7 @@ def rewire(
     """
     expansion, table = expand(genome), channels(genome)
     _allowed(table, copies)
+    copies = {symbol: markers for symbol, markers in copies.items() if markers != (OLD,)}
     if (uneven := next(_uneven(expansion, table, copies), None)) is not None:
         raise Inapplicable(f"groups must be equally wide, got {[_width(part, copies) for part in uneven]} channels")
     tensors: dict[str, TensorExpr] = {}
@@ -161,8 +162,8 @@ class _Positions:
 
 
 def _positions(entries: Sequence[Entry], copies: Copies) -> _Positions | None:
-    """Returns the substituted positions; None if they stay as they are."""
-    if not any(copies.get(entry.symbol, (OLD,)) != (OLD,) for entry in entries):
+    """Returns the substituted positions; None if they stay as they are, as no class in `copies` does."""
+    if copies.keys().isdisjoint(symbol for symbol, _ in entries):
         return None
     sources: list[int] = []
     index: list[int] = []

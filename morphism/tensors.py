@@ -284,9 +284,8 @@ LOWEST = {
 
 def to_json(expression: TensorExpr) -> dict[str, Any]:
     """Returns the expression as JSON values; what has its default is left out."""
-    written = {f.name: getattr(expression, f.name) for f in fields(expression)}
-    kept = {f.name: written[f.name] for f in fields(expression) if written[f.name] != f.default}
-    return {"kind": expression.kind, **{name: _plain(value) for name, value in kept.items()}}
+    written = ((f, getattr(expression, f.name)) for f in fields(expression))
+    return {"kind": expression.kind, **{f.name: _plain(value) for f, value in written if value != f.default}}
 
 
 def from_json(document: Any, place: str = "expression", depth: int = 0) -> TensorExpr:

@@ -158,7 +158,7 @@ class _Loop:
         self.flying: dict[int, Candidate] = {}
         self.landed: queue.SimpleQueue[tuple[int, Evaluation | BaseException]] = queue.SimpleQueue()
         self.used = ledger.spent()
-        self.front: list[Evaluation] = []
+        self.front: tuple[Evaluation, ...] = ()
         self.repeats = 0
         self.begun = time.monotonic()
 
@@ -314,23 +314,27 @@ class _Loop:
         self.evaluations[evaluation.number] = evaluation
         self.repeats = 0 if evaluation.twin is None else self.repeats + 1
         if evaluation.ok and not any(_covers(member, evaluation) for member in self.front):
-            self.front = [member for member in self.front if not _covers(evaluation, member)] + [evaluation]
+            kept = (member for member in self.front if not _covers(evaluation, member))
+            self.front = tuple(
+                sorted((*kept, evaluation), key=lambda e: (e.objectives.get("error", math.inf), e.number))
+            )
 
     def spent(self) -> Spent:
         return replace(self.used, elapsed_seconds=self.elapsed())
 
     def report(self) -> Progress:
         spent = self.spent()
-        front = tuple(sorted(self.front, key=lambda e: (e.objectives.get("error", math.inf), e.number)))
-        progress = Progress(
-            spent, self.budget.share(spent), front[0] if front else None, front, tuple(sorted(self.flying))
-        )
+        best = self.front[0] if self.front else None
+        progress = Progress(spent, self.budget.share(spent), best, self.front, tuple(sorted(self.flying)))
         self.watch(progress)
         return progress
 
 
 def _covers(one: Evaluation, other: Evaluation) -> bool:
-    return all(one.objectives.get(axis, 0.0) <= other.objectives.get(axis, 0.0) for axis in ("error", "parameters"))
+    mine, theirs = one.objectives, other.objectives
+    return mine.get("error", 0.0) <= theirs.get("error", 0.0) and mine.get("parameters", 0.0) <= theirs.get(
+        "parameters", 0.0
+    )
 
 
 def _recordable(evaluation: Evaluation) -> Evaluation:

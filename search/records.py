@@ -35,7 +35,7 @@ def genomes(candidate: Candidate) -> dict[str, str]:
 
 def edits_json(candidate: Candidate) -> str:
     """Returns a candidate's edits as JSON, with digests for genomes."""
-    return dump([{**edit.to_json(), "genome": edit.genome.digest} for edit in candidate.edits])
+    return f"[{','.join(edit.text(dump(edit.genome.digest)) for edit in candidate.edits)}]"
 
 
 def fidelity_json(candidate: Candidate) -> str:

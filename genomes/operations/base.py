@@ -7,9 +7,11 @@ as in `torch.utils.flop_counter` (which counts 2 FLOPs a MAC).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
+from functools import cached_property
 from typing import Any, ClassVar
 
 from genomes.errors import InvalidGenome
@@ -45,6 +47,21 @@ class Operation:
     trait: ClassVar[Trait] = Trait.PASSES
     variadic: ClassVar[bool] = False  # takes two inputs or more instead of exactly one
     shared: ClassVar[bool] = False  # its tensors belong to no channel
+
+    @cached_property
+    def text(self) -> tuple[str, str]:
+        """What stands before and behind the id of a node with this operation in canonical JSON.
+
+        Kept, since an edit makes a few operations and takes all others over from the parent, as the same objects.
+
+        Raises:
+            TypeError: a field is nothing that JSON knows.
+            ValueError: a number is not finite.
+        """
+        entry = {"id": "", "op": self.kind, **{f.name: getattr(self, f.name) for f in fields(self)}}
+        text = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        before, _, behind = text.partition('"id":""')  # in a string, quotes are escaped
+        return f'{before}"id":', behind
 
     def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
         """Returns the output's shape.

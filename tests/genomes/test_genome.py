@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import asdict
 
+import networkx as nx
 import pytest
 from hypothesis import given, settings
 
 from genomes import Genome, InvalidGenome, Module, check, load_genome
-from genomes.operations import Add, Conv, Dropout, Input, Linear, Output, ReLU
+from genomes.operations import Add, Call, Conv, Dropout, Input, Linear, Output, ReLU
 from tests.drawing import genomes
 from tests.genomes.flat import chain
 
@@ -25,6 +27,34 @@ def test_json_round_trips_byte_for_byte(genome: Genome) -> None:
     assert again == genome
     assert hash(again) == hash(genome)
     assert again.modules == genome.modules
+
+
+@SETTINGS
+@given(genomes())
+def test_json_is_canonical(genome: Genome) -> None:
+    data = genome.to_json().decode()
+    assert data == json.dumps(json.loads(data), sort_keys=True, separators=(",", ":"))
+    table = {name: dict(module.nodes) for name, module in genome.modules}
+    for name, module in json.loads(data)["modules"].items():
+        for entry in module["nodes"]:
+            operation = table[name][entry.pop("id")]
+            assert entry.pop("op") == operation.kind
+            assert entry == json.loads(json.dumps(asdict(operation)))
+
+
+def test_a_name_with_a_quote_is_escaped() -> None:
+    assert json.loads(Genome.of({'a"b': Module.of({'"id":""': Call('"id":""')}, [])}, 'a"b').to_json()) == {
+        "schema": 1,
+        "root": 'a"b',
+        "modules": {'a"b': {"nodes": [{"id": '"id":""', "op": "call", "module": '"id":""'}], "edges": []}},
+    }
+
+
+@SETTINGS
+@given(genomes())
+def test_the_order_is_that_of_the_graph_with_ties_by_id(genome: Genome) -> None:
+    for _, module in genome.modules:
+        assert module.order == tuple(nx.lexicographical_topological_sort(module.graph))
 
 
 @SETTINGS

@@ -202,6 +202,18 @@ def test_two_calls_differ_from_one_call_read_twice() -> None:
     assert fingerprint(genomes_[0]) != fingerprint(genomes_[1])
 
 
+def test_who_reads_a_value_is_seen() -> None:
+    """Both graphs have the same computations above their nodes; only who reads the two first layers differs."""
+
+    def reading(source: str) -> Genome:
+        layers: dict[str, Operation] = {name: Conv(2, 1) for name in ("a", "b", "c", "d")}
+        summed = [(name, "sum", port) for port, name in enumerate(layers)]
+        return net({**layers, "sum": Add()}, ("x", "a"), ("x", "b"), ("a", "c"), (source, "d"), *summed, ("sum", "y"))
+
+    assert fingerprint(reading("a")) != fingerprint(reading("b"))
+    assert not equivalent(reading("a"), reading("b"))
+
+
 def test_a_change_far_from_both_ends_is_seen() -> None:
     def deep(place: int) -> Genome:
         return chain(*[GELU() if layer == place else BatchNorm() for layer in range(60)])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 from hypothesis import given, settings
 
-from genomes import Genome, InvalidGenome, Limits, Module, check, cost, load_genome
-from genomes.operations import Add, Call, Conv, Input, Linear, Operation, Output, ReLU
+from genomes import Edge, Genome, InvalidGenome, Limits, Module, check, cost, load_genome, rules
+from genomes.operations import Add, Call, Conv, Dropout, Input, Linear, Operation, Output, ReLU
 from tests.drawing import genomes
 from tests.genomes.flat import chain
 
@@ -80,6 +85,53 @@ def test_genomes_made_in_code_are_held_to_the_loaders_limits() -> None:
     assert "must be" in reasons(chain(Conv(4, 1), shape=(2, 4, 0)))
     many = chain(*[ReLU()] * 300)
     assert "array of at most 256 entries" in reasons(many)
+
+
+def strange() -> Iterator[Genome]:
+    """Yields genomes made in code that their JSON would not bring back, each for one reason."""
+    one = chain(Conv(4, 1), Dropout(0.5))
+    (name, net), nodes, edges = one.modules[0], one["net"].nodes, one["net"].edges
+    operations: list[Operation] = [
+        Conv(5000, 1), Conv(4, True), Conv(4, 1, bias=0), Conv(4, 1.0), Conv("4", 1),  # type: ignore[arg-type]
+        Dropout(0), Dropout(-0.0), Dropout(math.nan), Dropout(True), Call(""), Call("a__b"), Input(0, (True, 4, 4)),
+        Alien(),
+    ]  # fmt: skip
+    for operation in operations:
+        yield one.changed({name: net.changed({"n0": operation})})
+    for node in ("A", "a__b", "", "a" * 49, 'a"', 1):
+        yield Genome.of({"net": Module((*nodes, (node, Conv(4, 1))), edges)})  # type: ignore[arg-type]
+    yield Genome.of({"net": Module(nodes[::-1], edges)})
+    yield Genome.of({"net": Module((nodes[0], *nodes), edges)})
+    yield Genome.of({"net": Module(nodes, edges[::-1])})
+    for edge in (Edge("n0", "ghost"), Edge("ghost", "n0"), Edge("x", "n1", True), Edge("x", "n1", -1)):
+        yield Genome.of({"net": Module(nodes, tuple(sorted([*edges, edge])))})
+    yield Genome.of({"net": net}, "Net")
+    yield Genome.of({"net": net, "b__c": net})
+    yield Genome.of({})
+    yield chain(*[ReLU()] * 300)
+    yield Genome.of({f"m{number}": net for number in range(257)}, "m0")
+
+
+@dataclass(frozen=True)
+class Alien(Operation):
+    """An operation that the loader does not know."""
+
+    kind: ClassVar[str] = "alien"
+
+
+@pytest.mark.parametrize("genome", [*strange()])
+def test_what_the_quick_look_is_content_with_is_read_back(genome: Genome) -> None:
+    """The quick look spares a reading, so it must never be content with what a reading refuses or changes."""
+    assert not rules._reproduced(genome)
+    with pytest.raises(InvalidGenome):
+        check(genome)
+
+
+@settings(deadline=None, max_examples=60)
+@given(genomes())
+def test_the_quick_look_is_content_with_every_genome_that_is_read_back(genome: Genome) -> None:
+    assert rules._reproduced(genome)
+    assert Genome.from_json(genome.to_json()) == genome
 
 
 @settings(deadline=None, max_examples=30)

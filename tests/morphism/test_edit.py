@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -19,6 +20,13 @@ def test_the_digest_tells_edits_apart() -> None:
     same, others = edit(), (edit(rule="s"), edit(site={}), edit(genome=drawn(1)), edit(tensors={}), edit(modes=EXACT))
     assert same.digest == edit().digest
     assert len({e.digest for e in (same, *others)}) == 6
+
+
+def test_the_digest_is_that_of_the_canonical_json() -> None:
+    for made in (edit(), edit(modes=EXACT, zeros=(Source("n1.weight"),)), edit(tensors={}, site={"a": "é"})):
+        text = json.dumps(made.to_json(), sort_keys=True, separators=(",", ":"))
+        assert made.text(made.genome.to_json().decode()) == text
+        assert made.digest == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_the_json_is_read_back_from_text() -> None:
