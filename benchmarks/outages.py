@@ -141,7 +141,7 @@ def searched(home: Home, tracking: str, case: Case, servers: Mapping[str, Server
     def whole() -> None:
         nonlocal run, took
         run = str(flow_run.id)
-        strategy = NSGA2(SPACE.starters(), SPACE.limits.budgets, 0)
+        strategy = NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0)
         tracker = Tracker(home, "toy", tracking, {})
         with Ledger.create(home.search("toy"), {}) as ledger, tracker.running():
             begun = time.monotonic()

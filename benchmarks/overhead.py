@@ -85,7 +85,7 @@ def search(directory: Path, children: int) -> None:
         done(null(candidate, parents))
 
     with Ledger.create(directory, {}) as ledger:
-        drive(NSGA2(SPACE.starters(), SPACE.limits.budgets, 0), dispatch, ledger, Budget(candidates=children), SLOTS)
+        drive(NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0), dispatch, ledger, Budget(candidates=children), SLOTS)
 
 
 def loop(directory: Path, children: int) -> Times:
@@ -118,7 +118,7 @@ def flow(home: Path, children: int) -> Times:
         place = Home(home)
         place.make()
         tracker = Tracker(place, "overhead", None, {})
-        strategy = NSGA2(SPACE.starters(), SPACE.limits.budgets, 0)
+        strategy = NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0)
 
         def work() -> None:
             with Ledger.create(place.search("overhead"), {}) as ledger, tracker.running():
