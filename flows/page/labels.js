@@ -79,20 +79,21 @@ function drawLabels(nodes) {
   const every = spacious();
   const roomy = every || (state.view === 'progress' && members.length < 150);
   const wanted = nodes.filter((m) => m.matches && (every || weight(m) > (roomy ? 0 : 1))).sort((a, b) => weight(b) - weight(a));
-  for (const m of wanted.slice(0, 500)) label(m, taken, weight(m), every);
+  for (const m of wanted.slice(0, 500)) label(m, taken, weight(m), every, nodes);
   if (views[state.view].edges && !views[state.view].down && camera.ky > 20 && !stacked()) for (const m of nodes) edgeLabel(m, taken);
 }
 
 // Whether there is room for a word at each member; in a scatter only if there are few, or from near by.
 const spacious = () => camera.radius > 6.5 && (!views[state.view].down || members.length < 60 || camera.kx > 2.5 * camera.home[0]);
 
-function label(m, taken, weight, every) {
+function label(m, taken, weight, every, nodes) {
   const words = every || weight > 1 ? `${m.number}${m.error !== null ? `  ${show.error(m.error)}` : ''}` : String(m.number);
   const width = pen.measureText(words).width;
   const x = Math.max(Math.min(m.sx, camera.width - width / 2 - 8), (views[state.view].down ? margins().left - 8 : 8) + width / 2);
   const y = m.sy + camera.radius + (m === best ? 17 : 12);
   const box = [x - width / 2 - 4, y - 7, x + width / 2 + 4, y + 7];
   if (weight < 4 && crowded(box, taken)) return;
+  if (weight < 2 && covers(box, nodes)) return;
   taken.push(box);
   write(words, x, y, weight ? theme.ink : theme.soft, 'center');
   if (stacked()) editBelow(m, y + 15, taken);
@@ -109,6 +110,12 @@ function editBelow(m, y, taken) {
   if (width > camera.kx * 1.25 || crowded(box, taken)) return;
   taken.push(box);
   write(words, m.sx, y, state.line.has(m) ? theme.accent : theme.soft, 'center');
+}
+
+// Whether there is a member where the words would stand; their own is above them.
+function covers(box, nodes) {
+  const r = camera.radius - 2;
+  return nodes.some((m) => m.sx + r > box[0] && m.sx - r < box[2] && m.sy + r > box[1] && m.sy - r < box[3]);
 }
 
 function crowded(box, taken) {
