@@ -16,7 +16,7 @@ test-slow: $(INSTALLED)  ## the others: kills, real servers, a cluster, the demo
 	$(BIN)/pytest -q -n 2 --dist loadfile -m slow
 
 test-all: $(INSTALLED)  ## both in one session, which share servers; the slow ones mostly wait
-	$(BIN)/pytest -q -n 3 --dist loadfile
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -51,7 +51,8 @@ class Worker:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name="here", type="process"))
         job = {"env": {"MORPHOGEN_TEST": str(self.home), "PYTHONPATH": str(ROOT)}}
-        given: dict[str, Any] = {"work_pool_name": "here", "path": str(ROOT), "job_variables": job}
+        there = {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}  # a path would be copied
+        given: dict[str, Any] = {"work_pool_name": "here", "pull_steps": [there], "job_variables": job}
         deployment = client.create_deployment(
             client.create_flow(search), "any", entrypoint="flows.search:search", **given
         )
