@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export OMP_NUM_THREADS := 1
 
-.PHONY: search test test-slow test-all check demo install bench clean
+.PHONY: search test test-slow check demo install bench clean
 
 search: $(INSTALLED)  ## a real search on digits: two minutes on two cores
 	$(BIN)/morphogen search
@@ -14,9 +14,6 @@ test: $(INSTALLED)  ## all tests but the slow ones
 
 test-slow: $(INSTALLED)  ## the others: kills, real servers, a cluster, the demonstration
 	$(BIN)/pytest -q -n 2 --dist loadfile -m slow
-
-test-all: $(INSTALLED)  ## both in one session, which share servers; the slow ones mostly wait
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

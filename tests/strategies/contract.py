@@ -27,27 +27,28 @@ Make = Callable[[int], Strategy]
 Evaluate = Callable[[Candidate, Mapping[int, Evaluation]], Evaluation]
 
 FULL = Fidelity(180_000)
+FOUR = AgingSettings(founders=4), NSGA2Settings(founders=4)  # so that a game of a few dozens is one of children
 RUNGS = (Fidelity().examples, 60_000)
 RETRAINED = LadderSettings(rungs=RUNGS, promotion="retrain")
 CONTINUED = LadderSettings(rungs=RUNGS, promotion="continue", reduction=2)
 PAIRED = LadderSettings("halving", RUNGS[:1], reduction=2, bracket=4)
 
 PLAIN: dict[str, Make] = {
-    "aging": lambda seed: AgingEvolution(STARTERS, LIMITS, seed, variation=VARIED),
+    "aging": lambda seed: AgingEvolution(STARTERS, LIMITS, seed, FOUR[0], VARIED),
     "aging of two, from one starter": lambda seed: AgingEvolution(
         STARTERS[:1], LIMITS, seed, AgingSettings(population=2, tournament=1, founders=3)
     ),
-    "nsga2": lambda seed: NSGA2(STARTERS, LIMITS, seed, variation=VARIED),
+    "nsga2": lambda seed: NSGA2(STARTERS, LIMITS, seed, FOUR[1], VARIED),
     "nsga2 with three objectives": lambda seed: NSGA2(
-        STARTERS, LIMITS, seed, NSGA2Settings(population=6, objectives=("error", "parameters", "macs"))
+        STARTERS, LIMITS, seed, NSGA2Settings(population=6, founders=4, objectives=("error", "parameters", "macs"))
     ),
     "nsga2 with crossover": lambda seed: NSGA2(
-        STARTERS, LIMITS, seed, variation=VariationSettings(disruptions=0.3, crossover=0.6)
+        STARTERS, LIMITS, seed, FOUR[1], VariationSettings(disruptions=0.3, crossover=0.6)
     ),
-    "aging, judged at equal age": lambda seed: AgingEvolution(STARTERS, LIMITS, seed, judgement="corrected"),
-    "nsga2, judged at equal age": lambda seed: NSGA2(STARTERS, LIMITS, seed, variation=VARIED, judgement="corrected"),
+    "aging, judged at equal age": lambda seed: AgingEvolution(STARTERS, LIMITS, seed, FOUR[0], judgement="corrected"),
+    "nsga2, judged at equal age": lambda seed: NSGA2(STARTERS, LIMITS, seed, FOUR[1], VARIED, judgement="corrected"),
     "random": lambda seed: RandomSearch(SPACE, LIMITS, seed),
-    "nsga2, screened": lambda seed: Screened(NSGA2(STARTERS, LIMITS, seed, variation=VARIED), size, 3),
+    "nsga2, screened": lambda seed: Screened(NSGA2(STARTERS, LIMITS, seed, FOUR[1], VARIED), size, 3),
     "random, screened": lambda seed: Screened(RandomSearch(SPACE, LIMITS, seed), size, 2, founders=True),
 }
 EVOLVING = [name for name in PLAIN if not name.endswith("screened") and name != "random"]
