@@ -88,11 +88,6 @@ def search(directory: Path, children: int) -> None:
         drive(NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0), dispatch, ledger, Budget(candidates=children), SLOTS)
 
 
-def loop(directory: Path, children: int) -> Times:
-    """Returns what the bare loop takes."""
-    return afresh(directory, children)
-
-
 def resume(directory: Path, children: int) -> Times:
     """Returns what replaying the bare loop takes."""
     search(directory, children)
@@ -165,7 +160,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         handover(Path(scratch))  # starts the server and imports torch there
     figures = {
-        "loop": repeated(lambda d: loop(d / "search", children), times),
+        "loop": repeated(lambda d: afresh(d / "search", children), times),
         "resume": repeated(lambda d: resume(d / "search", children), times),
         "handover": repeated(handover, 4 * times),
         "flow": repeated(lambda d: flow(d, children), times),

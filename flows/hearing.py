@@ -97,15 +97,28 @@ def show(page: str, key: str, title: str) -> None:
         key: of the artifact; underscores become dashes.
         title: its first sentence.
     """
+
+    def give(_: SyncPrefectClient) -> str:
+        create_markdown_artifact(page, key.replace("_", "-"), title)
+        return ""
+
+    tell(give, f"given the page {key}")
+
+
+def tell(say: Callable[[SyncPrefectClient], str], words: str) -> None:
+    """Tells Prefect what is on record elsewhere; that it cannot be told is a warning.
+
+    Args:
+        say: tells it, and returns why that was not possible; empty if it was.
+        words: what Prefect was not, if it fails.
+    """
     try:
         with SyncClientContext.get_or_create() as context:
-            reason = silence(str(context.client.api_url))
-        if not reason:
-            create_markdown_artifact(page, key.replace("_", "-"), title)
+            reason = silence(str(context.client.api_url)) or say(context.client)
     except Exception as error:  # it died just now
         reason = redacted((str(error) or type(error).__name__).splitlines()[0])
     if reason:
-        log.warning("Prefect was not given the page %s: %s", key, reason)
+        log.warning("Prefect was not %s: %s", words, reason)
 
 
 def silence(address: str, seconds: float = SECONDS_OF_A_QUESTION) -> str:

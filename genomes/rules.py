@@ -12,7 +12,7 @@ from genomes import parsing
 from genomes.cost import cost
 from genomes.errors import InvalidGenome
 from genomes.expansion import expand
-from genomes.genome import Edge, Genome, Module
+from genomes.genome import Genome, Module
 from genomes.operations import Call, Input
 
 
@@ -79,9 +79,10 @@ def _reproduced(genome: Genome) -> bool:
     """Says whether reading a genome's JSON brings it back, without reading it; False where that is not sure."""
     names = [name for name, _ in genome.modules]
     try:
+        for name in (genome.root, *names):
+            parsing.identifier(name, "name")
         return (
             0 < len(names) <= parsing.MAX_MODULES
-            and all(_is_name(name) for name in (genome.root, *names))
             and all(one < other for one, other in pairwise(names))
             and all(_reproduced_module(module) for _, module in genome.modules)
             and len(genome.to_json()) <= parsing.MAX_BYTES
@@ -92,25 +93,17 @@ def _reproduced(genome: Genome) -> bool:
 
 def _reproduced_module(module: Module) -> bool:
     ids = [node for node, _ in module.nodes]
+    for node in ids:
+        parsing.identifier(node, "id")
+    for edge in module.edges:
+        parsing.edge([*edge], module.operations, "module")
     return (
         len(ids) <= parsing.MAX_NODES
         and len(module.edges) <= parsing.MAX_EDGES
-        and all(map(_is_name, ids))
         and all(one < other for one, other in pairwise(ids))
         and all(parsing.reproduced(operation.text) for _, operation in module.nodes)
         and all(one <= other for one, other in pairwise(module.edges))
-        and all(_joins(module, edge) for edge in module.edges)
     )
-
-
-def _is_name(text: object) -> bool:
-    return isinstance(text, str) and len(text) <= parsing.MAX_NAME and bool(parsing.IDENTIFIER.fullmatch(text))
-
-
-def _joins(module: Module, edge: Edge) -> bool:
-    known = module.operations
-    source, target, port = edge
-    return source in known and target in known and type(port) is int and 0 <= port <= parsing.MAX_EDGES
 
 
 def _modules(genome: Genome) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """Losses: the task run of a child whose worker or node died is ended, since nobody is left there who would."""
 
-import logging
 import time
 from uuid import UUID
 
@@ -9,15 +8,12 @@ from flows import settings  # before prefect, which reads its settings when it i
 # isort: split
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.context import SyncClientContext
 from prefect.states import Crashed
 
-from flows.hearing import silence
-from flows.home import redacted
+from flows.hearing import tell
 
 assert settings.DEFAULTS
 SECONDS_TO_BE_KNOWN = 15.0  # until Prefect has written down what a node told it just before: it does so in batches
-log = logging.getLogger("morphogen.prefect")
 
 
 def lost(run: UUID, reason: str, seconds: float = SECONDS_TO_BE_KNOWN) -> None:
@@ -28,13 +24,7 @@ def lost(run: UUID, reason: str, seconds: float = SECONDS_TO_BE_KNOWN) -> None:
         reason: why it was lost.
         seconds: after which Prefect will not hear of the task run any more.
     """
-    try:
-        with SyncClientContext.get_or_create() as context:
-            said = silence(str(context.client.api_url)) or _marked(context.client, run, reason, seconds)
-    except Exception as error:  # it died just now
-        said = redacted((str(error) or type(error).__name__).splitlines()[0])
-    if said:
-        log.warning("Prefect was not told that task run %s was lost: %s", run, said)
+    tell(lambda client: _marked(client, run, reason, seconds), f"told that task run {run} was lost")
 
 
 def _marked(client: SyncPrefectClient, run: UUID, reason: str, seconds: float) -> str:
