@@ -57,10 +57,13 @@ class Judgement:
         return {**evaluation.objectives, "error": variables["error"] - self._slope() * older}
 
     def _slope(self) -> float:
-        """Returns how error changes with age at equal size, by least squares in both, drawn to zero by `RIDGE`."""
+        """Returns how error falls with age at equal size, by least squares in both, drawn to zero by `RIDGE`.
+
+        Never above zero: training on makes no network worse, so where the old are worse, their structure is.
+        """
         aa, ss = self._covariance("age", "age") + RIDGE, self._covariance("size", "size") + RIDGE
         both, ae, se = (self._covariance(*pair) for pair in (("age", "size"), ("age", "error"), ("size", "error")))
-        return (ae * ss - se * both) / (aa * ss - both * both)
+        return min(0.0, (ae * ss - se * both) / (aa * ss - both * both))
 
     def _covariance(self, one: str, other: str) -> float:
         return (self.products[one, other] - self.sums[one] * self.sums[other] / self.count) / self.count

@@ -102,6 +102,11 @@ def test_founders_are_judged_by_what_age_is_worth_to_their_heirs() -> None:
     assert beside[100] < 0.9  # younger than the mean: at equal age it would be better
 
 
+def test_where_old_lineages_are_worse_nothing_is_taken_from_their_errors() -> None:
+    told = [result(n, 0.1 * (n + 1) ** 0.2, 1000.0 * (n + 1)) for n in range(30)]  # structure fails, not age
+    assert judged("corrected", told) == judged("raw", told)
+
+
 def test_a_repeated_evaluation_counts_once() -> None:
     told, _ = drawn(30)
     twins = [replace(told[3], number=100 + n, twin=3) for n in range(50)]
