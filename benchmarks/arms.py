@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from family import DATA
 from long_training import keep, kept, planned, trained
 from optuna_chain import OptunaChain
 
@@ -69,13 +70,13 @@ class Size:
 
 FULL = Size(
     budget=1_200.0,
-    data=DataSpec("fashion_mnist", validation=0.1, second_validation=0.2),
-    limits=ResidualLimits(parameters=50_000, macs=4_000_000),
-    bounds=(8_000, 20_000, 50_000),
+    data=DATA,
+    limits=ResidualLimits(parameters=20_000, macs=1_000_000),
+    bounds=(5_000, 10_000, 20_000),
     recipe=Recipe(batch_size=128, learning_rate=0.15, crop=2, flip=True),
     examples=30_000,
     retrained=300_000,
-    trainings=1,
+    trainings=2,
     segments=20,
 )
 QUICK = Size(
