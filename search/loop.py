@@ -16,6 +16,7 @@ from search import records
 from search.errors import ContractBroken, DiskFull, ReplayDiverged, SearchError
 from search.files import room
 from search.ledger import Ledger
+from search.past import Past, remind
 from search.protocol import INFRASTRUCTURAL, Candidate, Evaluation, Strategy
 from search.view import Spent
 
@@ -182,7 +183,8 @@ class _Loop:
 
     def replay(self) -> None:
         """Tells a fresh strategy what was recorded, and checks that it proposes what was recorded."""
-        evaluations = self.ledger.evaluations()
+        recorded, evaluations = self.ledger.candidates(), self.ledger.evaluations()
+        remind(self.strategy, Past(tuple(recorded.values())))
         for kind, number, identity in self.ledger.steps():
             if kind == "tell":
                 self.strategy.tell(self.candidates[number], evaluations[number])
@@ -191,7 +193,7 @@ class _Loop:
             proposed = self.strategy.ask(1)
             if not proposed or records.identity(proposed[0]) != identity:
                 raise ReplayDiverged(
-                    f"candidate {number} was recorded as {_words(self.ledger.candidate(number))}, now "
+                    f"candidate {number} was recorded as {_words(recorded[number])}, now "
                     f"{_words(proposed[0]) if proposed else 'nothing'} is proposed: the strategy's code or settings "
                     "changed; go on with the version that began this search, or start a new one"
                 )
