@@ -15,6 +15,7 @@ from genomes import InvalidGenome, equivalent, fingerprint
 from search import records
 from search.errors import ContractBroken, DiskFull, ReplayDiverged, SearchError
 from search.files import room
+from search.front import Front
 from search.ledger import Ledger
 from search.past import Past, remind
 from search.protocol import INFRASTRUCTURAL, Candidate, Evaluation, Strategy
@@ -159,7 +160,7 @@ class _Loop:
         self.flying: dict[int, Candidate] = {}
         self.landed: queue.SimpleQueue[tuple[int, Evaluation | BaseException]] = queue.SimpleQueue()
         self.used = ledger.spent()
-        self.front: tuple[Evaluation, ...] = ()
+        self.front = Front()
         self.repeats = 0
         self.begun = time.monotonic()
 
@@ -305,7 +306,7 @@ class _Loop:
         self.strategy.tell(candidate, evaluation)
         self.note(evaluation)
         self.report()
-        if not self.front and self.used.evaluations >= HOPELESS:
+        if not self.front.members and self.used.evaluations >= HOPELESS:
             raise SearchError(
                 f"one of the first {HOPELESS} candidates must succeed, all failed, the last one with "
                 f"{evaluation.status}: {evaluation.reason}"
@@ -315,28 +316,20 @@ class _Loop:
         """Keeps an evaluation, and the front up to date."""
         self.evaluations[evaluation.number] = evaluation
         self.repeats = 0 if evaluation.twin is None else self.repeats + 1
-        if evaluation.ok and not any(_covers(member, evaluation) for member in self.front):
-            kept = (member for member in self.front if not _covers(evaluation, member))
-            self.front = tuple(
-                sorted((*kept, evaluation), key=lambda e: (e.objectives.get("error", math.inf), e.number))
-            )
+        if evaluation.ok:
+            self.front.add(evaluation)
 
     def spent(self) -> Spent:
         return replace(self.used, elapsed_seconds=self.elapsed())
 
     def report(self) -> Progress:
         spent = self.spent()
-        best = self.front[0] if self.front else None
-        progress = Progress(spent, self.budget.share(spent), best, self.front, tuple(sorted(self.flying)))
+        front = self.front.members
+        progress = Progress(
+            spent, self.budget.share(spent), front[0] if front else None, front, tuple(sorted(self.flying))
+        )
         self.watch(progress)
         return progress
-
-
-def _covers(one: Evaluation, other: Evaluation) -> bool:
-    mine, theirs = one.objectives, other.objectives
-    return mine.get("error", 0.0) <= theirs.get("error", 0.0) and mine.get("parameters", 0.0) <= theirs.get(
-        "parameters", 0.0
-    )
 
 
 def _recordable(evaluation: Evaluation) -> Evaluation:
