@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from evo.individual import Individual, individual, rejudged
 from evo.judgement import Judgement, Judging
@@ -134,7 +133,6 @@ class Population:
         """
         if (candidate := self.past.at(self.asked)) is None:
             return None
-        candidate = replace(candidate, fidelity=self.fidelity)
         if not candidate.parents:
             return self._propose(candidate)
         parent = next((one for one in living if one.number == candidate.parents[0]), None)

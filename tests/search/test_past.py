@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from search import Candidate, Past, remind
-from tests.search.toys import Climber, network
+from search import Budget, Candidate, Ledger, Past, drive, records, remind
+from tests.doubles import ToyEvaluator, in_turn
+from tests.search.toys import CONFIG, Climber, network
 
 
 def past(count: int) -> Past:
@@ -41,3 +43,14 @@ def test_a_strategy_that_can_be_reminded_is_and_any_other_goes_without() -> None
     remind(elephant, past(3))
     assert elephant.past == past(3)
     remind(Climber(), past(3))
+
+
+def test_a_search_that_is_resumed_reminds_its_strategy_of_all_that_was_asked(place: Path) -> None:
+    with Ledger.create(place / "a", CONFIG) as ledger:
+        drive(Climber(3), in_turn(ToyEvaluator()), ledger, Budget(candidates=9))
+        asked = [records.identity(candidate) for candidate in ledger.candidates().values()]
+    elephant = Elephant(3)
+    with Ledger.create(place / "a", CONFIG) as ledger:
+        drive(elephant, in_turn(ToyEvaluator()), ledger, Budget(candidates=12))
+    assert [records.identity(candidate) for candidate in elephant.past.candidates] == asked
+    assert len(asked) == 9

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from evo import NSGA2, AgingEvolution, VariationSettings
+from genomes import Genome
 from search import Budget, Candidate, Evaluation, Ledger, Mindful, Past, ReplayDiverged, drive, records, remind
-from strategies import ASHA, RandomSearch, Screened
+from strategies import ASHA, RandomSearch, RandomSettings, Screened
 from tests.doubles import in_turn
 from tests.strategies.contract import (
     CONTINUED,
@@ -100,6 +103,24 @@ def test_a_draw_that_is_on_record_is_not_scored_again() -> None:
     scored.clear()
     replayed(make, 0, game.events)
     assert len(scored) == 3 * 6, "those of 0, 1, 2, 4, 8 and the last"
+
+
+@dataclass
+class Few:
+    """A space of few members."""
+
+    genomes: Sequence[Genome]
+
+    def sample(self, rng: random.Random) -> Genome:
+        return rng.choice(self.genomes)
+
+
+def test_what_random_search_remembers_it_does_not_draw_again() -> None:
+    members = SPACE.founders(0)
+    make: Make = lambda seed: RandomSearch(Few(members), LIMITS, seed, RandomSettings(edits=0))  # noqa: E731
+    game = Game(make(0), flaky).play(99)
+    assert 8 < len(game.asked) <= len(members)
+    assert replayed(make, 0, game.events).ask() == game.ask() == []
 
 
 @pytest.mark.parametrize("strategy", [AgingEvolution, NSGA2])
