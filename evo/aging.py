@@ -19,7 +19,7 @@ from evo.population import Population
 from evo.randomness import seeded
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
-from search import Candidate, Evaluation, Fidelity, proposals
+from search import Candidate, Evaluation, Fidelity, Past, proposals
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,10 @@ class AgingEvolution:
         if member := self.population.member(candidate, evaluation):
             self.living.append(member)
             self.living = deque(self.population.judged(self.living), self.living.maxlen)
+
+    def remind(self, past: Past) -> None:
+        """Takes what it proposed before: children on record are not searched for again."""
+        self.population.past = past
 
     def _one(self) -> Candidate | None:
         return self.population.proposal(self.settings.founders, self.living, self._selected)

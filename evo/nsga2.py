@@ -19,7 +19,7 @@ from evo.population import Population
 from evo.randomness import seeded
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
-from search import Candidate, Evaluation, Fidelity, proposals
+from search import Candidate, Evaluation, Fidelity, Past, proposals
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ class NSGA2:
         if member := self.population.member(candidate, evaluation):
             everyone = sorted([*self.survivors, member], key=lambda individual: individual.number)
             self.survivors = tools.selNSGA2(self.population.judged(everyone), self.settings.population)
+
+    def remind(self, past: Past) -> None:
+        """Takes what it proposed before: children on record are not searched for again."""
+        self.population.past = past
 
     def _one(self) -> Candidate | None:
         return self.population.proposal(self.settings.founders, self.survivors, self._selected)

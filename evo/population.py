@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from evo.individual import Individual, individual, rejudged
 from evo.judgement import Judgement, Judging
 from evo.randomness import generator
 from evo.variation import Barren, VariationSettings, toolbox
-from genomes import Genome, Limits, equivalent, fingerprint
+from genomes import Genome, Limits, Seen, equivalent
 from morphism import Edit
-from search import Candidate, Evaluation, Fidelity
+from search import Candidate, Evaluation, Fidelity, Past
 
 Select = Callable[[random.Random], Individual]
 PARENTS = 4  # tried for one child, if no new genome is found around the first
@@ -27,6 +27,7 @@ class Population:
     Attributes:
         known: all candidates that were proposed, by number.
         judgement: what selection takes the error of each to be.
+        past: what was proposed in earlier sessions.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Population:
         self.box, self.crossover, self.mutants = toolbox(variation, limits), variation.crossover, mutants
         self.judgement = Judgement(judgement)
         self.known: dict[int, Candidate] = {}
+        self.past = Past()
         self._founders = 0
         self._children: Counter[int] = Counter()
-        self._seen: dict[tuple[str, float], list[Genome]] = {}
+        self._seen: defaultdict[float, Seen] = defaultdict(Seen)  # by age of training
 
     @property
     def asked(self) -> int:
@@ -64,6 +66,8 @@ class Population:
 
     def proposal(self, founders: int, living: Sequence[Individual], select: Select) -> Candidate | None:
         """Returns one of the first so many founders, then children of the living; None while there can be neither."""
+        if remembered := self._remembered(living):
+            return remembered
         some_left = self.mutants or self._founders < len(self.starters)
         if not living or (self.asked < founders and some_left):
             return self.founder()
@@ -119,8 +123,20 @@ class Population:
         self.known[self.asked] = candidate
         self._founders += not candidate.parents
         self._children.update(candidate.parents[:1])
-        self._seen.setdefault((fingerprint(candidate.genome), age), []).append(candidate.genome)
+        self._seen[age].add(candidate.genome)
         return candidate
+
+    def _remembered(self, living: Sequence[Individual]) -> Candidate | None:
+        """Returns what was proposed at this point in an earlier session; None if it is to be searched for.
+
+        So it is if its parent is not among the living, which shows that it was proposed by other rules.
+        """
+        if (candidate := self.past.at(self.asked)) is None:
+            return None
+        if not candidate.parents:
+            return self._propose(candidate)
+        parent = next((one for one in living if one.number == candidate.parents[0]), None)
+        return self._propose(candidate, _age(parent)) if parent else None
 
     def _edits(
         self, genome: Genome, age: float, gradients: Mapping[str, float], rng: random.Random
@@ -146,8 +162,7 @@ class Population:
         """Returns the question whether a genome was not asked at an age, and computes what no parent computes."""
 
         def fresh(genome: Genome) -> bool:
-            before = self._seen.get((fingerprint(genome), age), ())
-            return not any(equivalent(genome, other) for other in (*parents, *before))
+            return not any(equivalent(genome, parent) for parent in parents) and genome not in self._seen[age]
 
         return fresh
 

@@ -6,6 +6,8 @@ from genomes.expansion import Expansion, Primitive, expand
 from genomes.genome import Edge, Genome, Module
 from genomes.identity import canonical, equivalent, fingerprint
 from genomes.rules import Limits, check, load_genome
+from genomes.seen import Seen
+from genomes.stored import Stored
 
 __all__ = [
     "Cost",
@@ -16,6 +18,8 @@ __all__ = [
     "Limits",
     "Module",
     "Primitive",
+    "Seen",
+    "Stored",
     "canonical",
     "check",
     "cost",

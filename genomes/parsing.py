@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 from genomes.errors import InvalidGenome
@@ -55,7 +56,20 @@ def module(content: Any, place: str) -> tuple[dict[str, Operation], list[tuple[s
 
 
 def operation(entry: Mapping[str, Any], place: str) -> Operation:
-    """Returns the operation that a node's entry describes."""
+    """Returns the operation that a node's entry describes; the same object wherever the same is written."""
+    try:
+        return _operation_of(json.dumps({name: value for name, value in entry.items() if name != "id"}))
+    except InvalidGenome:
+        return _operation(entry, place)  # says what is wrong, and where
+
+
+@lru_cache(maxsize=4096)
+def _operation_of(text: str) -> Operation:
+    """Returns the operation of an entry without its id; by its text, since as values 0, 0.0 and false are equal."""
+    return _operation(json.loads(text), "node")
+
+
+def _operation(entry: Mapping[str, Any], place: str) -> Operation:
     kind = entry.get("op")
     if not isinstance(kind, str) or kind not in OPERATIONS:
         raise InvalidGenome(f"{place}: op must be one of {', '.join(OPERATIONS)}, got {_short(kind)}")
@@ -149,11 +163,8 @@ def _short(value: Any) -> str:
 
 
 def _nesting(text: str) -> int:
-    depth = deepest = 0
-    for character in re.sub(r'(?s)"(?:[^"\\]|\\.)*+"?', "", text):  # possessive: linear on any text
-        depth += (character in "[{") - (character in "]}")
-        deepest = max(deepest, depth)
-    return deepest
+    brackets = re.sub(r'(?s)"(?:[^"\\]|\\.)*+"?|[^][{}"]++', "", text)  # possessive: linear on any text
+    return max(accumulate((1 if bracket in "[{" else -1 for bracket in brackets), initial=0))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from search.errors import (
 )
 from search.ledger import Ledger
 from search.loop import Budget, Dispatch, Done, Progress, drive, twin_key
+from search.past import Mindful, Past, remind
 from search.promotions import Holders, Promotion
 from search.protocol import (
     DETERMINISTIC,
@@ -47,7 +48,9 @@ __all__ = [
     "Fidelity",
     "Holders",
     "Ledger",
+    "Mindful",
     "NewerSchema",
+    "Past",
     "Progress",
     "Promotion",
     "Reading",
@@ -64,5 +67,6 @@ __all__ = [
     "WeightStore",
     "drive",
     "proposals",
+    "remind",
     "twin_key",
 ]

@@ -15,7 +15,9 @@ from genomes import InvalidGenome, equivalent, fingerprint
 from search import records
 from search.errors import ContractBroken, DiskFull, ReplayDiverged, SearchError
 from search.files import room
+from search.front import Front
 from search.ledger import Ledger
+from search.past import Past, remind
 from search.protocol import INFRASTRUCTURAL, Candidate, Evaluation, Strategy
 from search.view import Spent
 
@@ -158,7 +160,7 @@ class _Loop:
         self.flying: dict[int, Candidate] = {}
         self.landed: queue.SimpleQueue[tuple[int, Evaluation | BaseException]] = queue.SimpleQueue()
         self.used = ledger.spent()
-        self.front: tuple[Evaluation, ...] = ()
+        self.front = Front()
         self.repeats = 0
         self.begun = time.monotonic()
 
@@ -182,7 +184,8 @@ class _Loop:
 
     def replay(self) -> None:
         """Tells a fresh strategy what was recorded, and checks that it proposes what was recorded."""
-        evaluations = self.ledger.evaluations()
+        recorded, evaluations = self.ledger.candidates(), self.ledger.evaluations()
+        remind(self.strategy, Past(tuple(recorded.values())))
         for kind, number, identity in self.ledger.steps():
             if kind == "tell":
                 self.strategy.tell(self.candidates[number], evaluations[number])
@@ -191,7 +194,7 @@ class _Loop:
             proposed = self.strategy.ask(1)
             if not proposed or records.identity(proposed[0]) != identity:
                 raise ReplayDiverged(
-                    f"candidate {number} was recorded as {_words(self.ledger.candidate(number))}, now "
+                    f"candidate {number} was recorded as {_words(recorded[number])}, now "
                     f"{_words(proposed[0]) if proposed else 'nothing'} is proposed: the strategy's code or settings "
                     "changed; go on with the version that began this search, or start a new one"
                 )
@@ -303,7 +306,7 @@ class _Loop:
         self.strategy.tell(candidate, evaluation)
         self.note(evaluation)
         self.report()
-        if not self.front and self.used.evaluations >= HOPELESS:
+        if not self.front.members and self.used.evaluations >= HOPELESS:
             raise SearchError(
                 f"one of the first {HOPELESS} candidates must succeed, all failed, the last one with "
                 f"{evaluation.status}: {evaluation.reason}"
@@ -313,28 +316,20 @@ class _Loop:
         """Keeps an evaluation, and the front up to date."""
         self.evaluations[evaluation.number] = evaluation
         self.repeats = 0 if evaluation.twin is None else self.repeats + 1
-        if evaluation.ok and not any(_covers(member, evaluation) for member in self.front):
-            kept = (member for member in self.front if not _covers(evaluation, member))
-            self.front = tuple(
-                sorted((*kept, evaluation), key=lambda e: (e.objectives.get("error", math.inf), e.number))
-            )
+        if evaluation.ok:
+            self.front.add(evaluation)
 
     def spent(self) -> Spent:
         return replace(self.used, elapsed_seconds=self.elapsed())
 
     def report(self) -> Progress:
         spent = self.spent()
-        best = self.front[0] if self.front else None
-        progress = Progress(spent, self.budget.share(spent), best, self.front, tuple(sorted(self.flying)))
+        front = self.front.members
+        progress = Progress(
+            spent, self.budget.share(spent), front[0] if front else None, front, tuple(sorted(self.flying))
+        )
         self.watch(progress)
         return progress
-
-
-def _covers(one: Evaluation, other: Evaluation) -> bool:
-    mine, theirs = one.objectives, other.objectives
-    return mine.get("error", 0.0) <= theirs.get("error", 0.0) and mine.get("parameters", 0.0) <= theirs.get(
-        "parameters", 0.0
-    )
 
 
 def _recordable(evaluation: Evaluation) -> Evaluation:

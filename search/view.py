@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from genomes import Genome
+from genomes import Genome, Stored
 from search import records
-from search.errors import SearchMissing
+from search.errors import SearchMissing, UnreadableLedger
 from search.protocol import Candidate, Evaluation
 
 
@@ -110,7 +110,8 @@ class View:
         rows = self._db.execute(
             f"SELECT number, genome, edits, fidelity, promotes FROM candidate {where} ORDER BY number", chosen
         ).fetchall()
-        known, parents = self._genomes(rows), self._parents(numbers)
+        known = self._genomes(None if numbers is None else rows)
+        parents = self._parents(numbers)
         return {
             number: Candidate(
                 number,
@@ -241,13 +242,18 @@ class View:
         rows = self._db.execute(f"SELECT number, external_id FROM outbox {where}", chosen)
         return {number: external for number, external in rows if external}
 
-    def _genomes(self, rows: Iterable[tuple[int, str, str, str, int | None]]) -> dict[str, Genome]:
-        """Returns the genomes that rows of candidates and their edits name, each read once."""
-        names = {genome for _, genome, *_ in rows}
-        names |= {edit["genome"] for _, _, edits, *_ in rows for edit in json.loads(edits)}
+    def _genomes(self, rows: Iterable[tuple[int, str, str, str, int | None]] | None) -> dict[str, Genome]:
+        """Returns all genomes, or those that rows of candidates and their edits name, by digest."""
+        names = None if rows is None else {genome for _, genome, *_ in rows}
+        if rows is not None and names is not None:
+            names |= {edit["genome"] for _, _, edits, *_ in rows for edit in json.loads(edits)}
         where, chosen = _among("digest", names)
-        found = self._db.execute(f"SELECT digest, json FROM genome {where}", chosen)
-        return {digest: Genome.from_json(text.encode()) for digest, text in found}
+        known = dict[str, Genome]()
+        for digest, text in self._db.execute(f"SELECT digest, json FROM genome {where}", chosen):
+            known[digest] = Stored(text.encode())
+            if known[digest].digest != digest:
+                raise UnreadableLedger(f"genome {digest} in the ledger is damaged: restore a copy of the search")
+        return known
 
     def _parents(self, numbers: Iterable[int] | None) -> dict[int, tuple[int, ...]]:
         where, chosen = _among("child", numbers)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search import Candidate, Evaluation, Fidelity, Strategy, proposals
+from search import Candidate, Evaluation, Fidelity, Past, Strategy, proposals
 from strategies.ladder import Ladder, LadderSettings
 
 
@@ -41,6 +41,10 @@ class ASHA:
             self.ladder.release(number)
         if at < len(self.rungs):
             self._grow(self.rungs[at], [number] if climbs else [])
+
+    def remind(self, past: Past) -> None:
+        """Takes what it proposed before: the wrapped strategy need not search for it again."""
+        self.ladder.remind(past)
 
     def _one(self) -> Candidate | None:
         for rung in reversed(self.rungs):

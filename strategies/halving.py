@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from search import Candidate, Evaluation, Fidelity, Strategy, proposals
+from search import Candidate, Evaluation, Fidelity, Past, Strategy, proposals
 from strategies.ladder import Ladder, LadderSettings
 
 
@@ -73,6 +73,10 @@ class SuccessiveHalving:
         if bracket.open and self.ladder.more():
             return
         self._cut(bracket)
+
+    def remind(self, past: Past) -> None:
+        """Takes what it proposed before: the wrapped strategy need not search for it again."""
+        self.ladder.remind(past)
 
     def _one(self) -> Candidate | None:
         for bracket in self.brackets:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from search import Candidate, Evaluation, Fidelity, Strategy
+from search import Candidate, Evaluation, Fidelity, Past, Strategy, remind
 from strategies.standing import ranked
 
 
@@ -97,6 +97,18 @@ class Ladder:
         self._climb_of: dict[int, Climb] = {}  # by the search's
         self._results: dict[int, Evaluation] = {}
         self._ahead: list[Candidate] = []
+
+    def remind(self, past: Past) -> None:
+        """Reminds the wrapped strategy of what it proposed: what is no promotion, under its own numbers."""
+        numbers, proposed = list[int](), list[Candidate]()
+        for candidate in past.candidates:
+            if candidate.promotes is not None:
+                numbers.append(numbers[candidate.promotes])
+                continue
+            numbers.append(len(proposed))
+            parents = tuple(numbers[parent] for parent in candidate.parents)
+            proposed.append(replace(candidate, number=len(proposed), parents=parents))
+        remind(self.inner, Past(proposed))
 
     def more(self) -> bool:
         """Says whether the wrapped strategy has a new candidate; it is kept for `first`."""

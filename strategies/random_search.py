@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from genomes import Genome, InvalidGenome, Limits, check, equivalent, fingerprint
+from genomes import Genome, InvalidGenome, Limits, Seen, check
 from morphism import CATALOGUE, Inapplicable, Morphism
-from search import Candidate, Evaluation, Fidelity, proposals
+from search import Candidate, Evaluation, Fidelity, Past, proposals
 
 TRIES = 40
 
@@ -59,7 +59,7 @@ class RandomSearch:
         self.space, self.limits, self.seed = space, limits, seed
         self.settings, self.fidelity = settings or RandomSettings(), fidelity or Fidelity()
         self.asked = 0
-        self._seen: dict[str, list[Genome]] = {}
+        self.past, self._seen = Past(), Seen()
 
     def ask(self, n: int) -> list[Candidate]:
         """Returns `n` candidates without parents; fewer if nothing new is found.
@@ -72,11 +72,16 @@ class RandomSearch:
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Takes no note: the next draw does not depend on it."""
 
+    def remind(self, past: Past) -> None:
+        """Takes what it proposed before: members on record are not drawn again."""
+        self.past = past
+
     def _one(self) -> Candidate | None:
-        rng = random.Random(f"{self.seed}:{self.asked}:random")
-        if (genome := self._new(rng)) is None:
+        remembered = self.past.at(self.asked)
+        genome = remembered.genome if remembered else self._new(random.Random(f"{self.seed}:{self.asked}:random"))
+        if genome is None:
             return None
-        self._seen.setdefault(fingerprint(genome), []).append(genome)
+        self._seen.add(genome)
         self.asked += 1
         return Candidate(self.asked - 1, genome, fidelity=self.fidelity)
 
@@ -88,7 +93,7 @@ class RandomSearch:
                 if not self.asked:
                     raise
                 continue
-            if self._fresh(genome):
+            if genome not in self._seen:
                 return genome
         return None
 
@@ -108,6 +113,3 @@ class RandomSearch:
         except (Inapplicable, InvalidGenome):
             return genome
         return edit.genome
-
-    def _fresh(self, genome: Genome) -> bool:
-        return not any(equivalent(genome, other) for other in self._seen.get(fingerprint(genome), ()))

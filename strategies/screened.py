@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from genomes import Genome
-from search import Candidate, Evaluation, Strategy, proposals
+from search import Candidate, Evaluation, Past, Strategy, proposals
 
 Score = Callable[[Genome], float]  # more is better; a function of the genome alone, or a replay would diverge
 
@@ -51,6 +51,7 @@ class Screened:
             founders: whether candidates without parents are screened too: for strategies that propose no others.
         """
         self.inner, self.score, self.draws, self.founders = inner, score, draws, founders
+        self.past = Past()
         self.drawn: list[Candidate] = []
         self.passed: list[Candidate] = []  # by their new number, as the wrapped strategy knows them
         self.numbers: dict[int, int] = {}  # its numbers to ours
@@ -64,6 +65,13 @@ class Screened:
         own = self.passed[candidate.number]
         self.inner.tell(own, replace(evaluation, number=own.number))
 
+    def remind(self, past: Past) -> None:
+        """Takes what it proposed before: the draws on record are not scored again.
+
+        The wrapped strategy proposes them anew all the same, since what was screened out is on no record.
+        """
+        self.past = past
+
     def _one(self) -> Candidate | None:
         while len(self.drawn) < self.draws and (proposed := self.inner.ask(1)):
             if not self._screened(proposed[0]):
@@ -71,12 +79,20 @@ class Screened:
             self.drawn.append(proposed[0])
         if not self.drawn:
             return None
-        best = max(self.drawn, key=lambda candidate: (self.score(candidate.genome), -candidate.number))
+        best = self._best()
         for other in self.drawn:
             if other is not best:
                 self.inner.tell(other, Evaluation(other.number, "over_budget", reason="screened out"))
         self.drawn = []
         return self._pass(best)
+
+    def _best(self) -> Candidate:
+        """Returns the draw with the best score, the first of equals; without asking for scores if it is on record."""
+        if before := self.past.at(len(self.passed)):
+            for candidate in self.drawn:
+                if candidate.genome == before.genome:
+                    return candidate
+        return max(self.drawn, key=lambda candidate: (self.score(candidate.genome), -candidate.number))
 
     def _screened(self, candidate: Candidate) -> bool:
         return not candidate.control and (self.founders or bool(candidate.parents))

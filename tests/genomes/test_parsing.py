@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from genomes import Genome, InvalidGenome, expand, fingerprint, load_genome
+from genomes import Genome, InvalidGenome, expand, fingerprint, load_genome, parsing
 from genomes.operations import BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from tests.drawing import genomes, seeded_genome
 from tests.genomes.flat import chain
@@ -235,3 +235,15 @@ def test_calls_nested_as_deep_as_allowed_load() -> None:
 def test_a_value_of_too_many_numbers_is_refused() -> None:
     with pytest.raises(InvalidGenome, match="at most 268,435,456 numbers"):
         load_genome(chain(Conv(4096, 1), shape=(1, 4096, 4096)).to_json())
+
+
+def test_what_is_written_alike_is_read_once() -> None:
+    one, other = (parsing.operation({"id": name, "op": "conv", "out_channels": 7}, "node") for name in ("a", "b"))
+    assert one is other
+
+
+@pytest.mark.parametrize("value", [False, 0.0, "0", None])
+def test_what_was_read_before_is_not_taken_for_its_equal_of_another_type(value: object) -> None:
+    assert parsing.operation({"id": "a", "op": "conv", "out_channels": 7, "padding": 0}, "node")
+    with pytest.raises(InvalidGenome, match="node b: padding must be an integer"):
+        parsing.operation({"id": "b", "op": "conv", "out_channels": 7, "padding": value}, "node b")

@@ -210,6 +210,14 @@ def test_a_missing_candidate_is_named_with_those_that_are_there(place: Path) -> 
             ledger.candidate(7)
 
 
+def test_a_genome_whose_bytes_are_not_what_its_digest_says_is_refused(place: Path) -> None:
+    with Ledger.create(place / "a", CONFIG) as ledger:
+        ledger.asked(Candidate(0, network(2)), "key", 0.0)
+        ledger._db.execute("UPDATE genome SET json = replace(json, 'conv', 'cony')")
+        with pytest.raises(UnreadableLedger, match=f"genome {network(2).digest} in the ledger is damaged"):
+            ledger.candidate(0)
+
+
 def test_thousands_of_candidates_are_read_and_walked_quickly(place: Path) -> None:
     count = 3000
     with Ledger.create(place / "a", CONFIG) as ledger:

@@ -1,0 +1,43 @@
+"""Front: the evaluations that none other beats in error and parameters at once, kept up to date."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+
+from search.protocol import Evaluation
+
+
+class Front:
+    """The non-dominated evaluations so far; of equals the first one is in it.
+
+    They are in rising order of error, so that parameters fall: whether one belongs is decided by its neighbours.
+
+    Attributes:
+        members: the least error first; an error or a size that was not measured counts as infinite or as none.
+    """
+
+    def __init__(self) -> None:
+        """Begins with none."""
+        self.members: tuple[Evaluation, ...] = ()
+        self._errors: list[float] = []
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Takes a success in, if it belongs, and lets go of those that it beats."""
+        error, size = _error(evaluation), _size(evaluation)
+        behind = bisect_right(self._errors, error)
+        if behind and _size(self.members[behind - 1]) <= size:
+            return
+        first = last = bisect_left(self._errors, error)
+        while last < len(self.members) and _size(self.members[last]) >= size:
+            last += 1
+        self._errors[first:last] = [error]
+        self.members = (*self.members[:first], evaluation, *self.members[last:])
+
+
+def _error(evaluation: Evaluation) -> float:
+    return evaluation.objectives.get("error", math.inf)
+
+
+def _size(evaluation: Evaluation) -> float:
+    return evaluation.objectives.get("parameters", 0.0)
