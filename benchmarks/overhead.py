@@ -3,7 +3,6 @@
 The evaluator is null: it returns at once. Stages are nested, so that each figure includes the ones before it:
 
     loop      ask, plan, check, fingerprint, ledger; in a process of its own, which remembers no other run's genomes
-    resume    the same, replayed from its ledger
     flow      the same with one Prefect task run a child on a local server, and MLflow in a local SQLite file
     handover  one isolated process that does nothing, start to result
 
@@ -79,19 +78,13 @@ def null(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
 
 
 def search(directory: Path, children: int) -> None:
-    """Runs the bare loop; a search that is there already is only replayed."""
+    """Runs the bare loop."""
 
     def dispatch(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
         done(null(candidate, parents))
 
     with Ledger.create(directory, {}) as ledger:
         drive(NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0), dispatch, ledger, Budget(candidates=children), SLOTS)
-
-
-def resume(directory: Path, children: int) -> Times:
-    """Returns what replaying the bare loop takes."""
-    search(directory, children)
-    return afresh(directory, children)
 
 
 def afresh(directory: Path, children: int) -> Times:
@@ -161,7 +154,6 @@ def main() -> None:
         handover(Path(scratch))  # starts the server and imports torch there
     figures = {
         "loop": repeated(lambda d: afresh(d / "search", children), times),
-        "resume": repeated(lambda d: resume(d / "search", children), times),
         "handover": repeated(handover, 4 * times),
         "flow": repeated(lambda d: flow(d, children), times),
     }
