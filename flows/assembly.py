@@ -318,7 +318,7 @@ def _starters(
         case Bequest():
             return begun.founders
     files = sorted((directory / FOUNDERS).glob("*.json")) or [Path(file) for file in config.founders]
-    return [founder(file, space) for file in files] or space.founders(config.seed)
+    return [founder(file, space) for file in files] or space.founders(config.seed, _founders(config, 1))
 
 
 def founder(file: Path, space: ResidualSpace) -> Genome:

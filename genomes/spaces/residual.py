@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -131,7 +132,7 @@ class ResidualSpace:
                 return fitting[0]
         raise InvalidGenome(f"a hundred random members were all over {self.limits}: raise a limit or lower the width")
 
-    def founders(self, seed: int) -> tuple[Genome, ...]:
+    def founders(self, seed: int, count: int = 0) -> tuple[Genome, ...]:
         """Returns the starters, then random shapes of rising size, each as wide as its share of the parameters allows.
 
         The last one has all of the limit for a share, each one before it 1 / sqrt(2) of the next. What a short training
@@ -139,12 +140,14 @@ class ResidualSpace:
 
         Args:
             seed: of the shapes.
+            count: how many are wanted; there are as many whole series of rising size as that takes, one at least.
 
         Raises:
             InvalidGenome: no starter is within the limits.
         """
         rng, found = random.Random(f"{seed}:founders"), [*self.starters()]
-        for halves in range(SIZES - 1, -1, -1):
+        series = max(1, math.ceil((count - len(found)) / SIZES))
+        for halves in [*range(SIZES - 1, -1, -1)] * series:
             share = self.limits.parameters * 2 ** (-halves / 2)
             members = (self._widest(self._drawn(rng)[1], share) for _ in range(100))
             found += islice(filter(None, members), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -57,6 +58,16 @@ def test_founders_are_the_starters_and_then_networks_of_rising_size_up_to_the_li
     assert len(sizes) >= SIZES - 2
     assert space.founders(3) == founders
     assert space.founders(4)[count:] != founders[count:]
+
+
+def test_more_founders_are_further_series_of_shapes() -> None:
+    space = ResidualSpace((1, 28, 28), 10)
+    first, more = space.founders(3), space.founders(3, 40)
+    assert more[: len(first)] == first
+    assert 32 <= len(more) <= 44
+    assert len({fingerprint(genome) for genome in more}) >= 0.9 * len(more)
+    sizes = [cost(genome).parameters for genome in more[len(first) :]]
+    assert sum(one > other for one, other in pairwise(sizes)) == 3  # each series begins small again
 
 
 def test_a_founder_can_be_no_wider_within_its_share() -> None:
