@@ -172,16 +172,19 @@ def compared(study: Study) -> Iterator[str]:
 def sorted_out(study: Study, measure: str, sign: int) -> dict[str, list[str]]:
     """Returns the other arms by what the interval of the difference says: `worse` or `better` than ours, or neither.
 
+    Those with fewer than two seeds beside ours have no interval, and are `unknown`.
+
     Args:
         study: all of it.
         measure: as of `Study.value`.
         sign: 1 if less is better, -1 if more is.
     """
-    found: dict[str, list[str]] = {"worse": [], "better": [], "not told apart": []}
+    found: dict[str, list[str]] = {"worse": [], "better": [], "not told apart": [], "unknown": []}
     for arm in study.arms:
         if arm != OURS:
             _, low, high = sorted_ends(study.difference(arm, measure), sign)
-            found["worse" if high < 0 else "better" if low > 0 else "not told apart"].append(arm)
+            told = "worse" if high < 0 else "better" if low > 0 else "not told apart"
+            found[told if math.isfinite(low) else "unknown"].append(arm)
     return found
 
 
@@ -193,13 +196,14 @@ def sorted_ends(found: Interval, sign: int) -> Interval:
 
 def verdict(study: Study) -> str:
     """Returns what the intervals of the differences say, in sentences that the numbers choose."""
-    if max(len(study.done(arm)) for arm in study.arms) < 2:
+    if len(study.done(OURS)) < 2:
         return "One seed tells no difference from chance."
     told = list[str]()
     measures = [(f"with at most {bound:,} parameters", str(bound), 1) for bound in study.size.bounds]
     for where, measure, sign in (*measures, ("in hypervolume", "volume", -1)):
         found = sorted_out(study, measure, sign)
         phrases = {"worse": "beats {}", "better": "**loses to {}**", "not told apart": "is not told apart from {}"}
+        phrases["unknown"] = "was seen too rarely beside {} to say"
         said = [
             phrase.format(", ".join(f"*{arm}*" for arm in found[kind]))
             for kind, phrase in phrases.items()
