@@ -4,7 +4,7 @@ The evaluator is null. Each search is made once, in memory where the system has 
 a process of its own, which remembers nothing. A resumed search then asks for one more candidate, which is measured too:
 what was seen is looked into when it is asked about. "Parsing" is what reading every genome would take by itself.
 
-Usage: python benchmarks/resuming.py [--quick]
+Usage: python benchmarks/resuming.py [--quick] [--sizes N ...]
 """
 
 from __future__ import annotations

@@ -202,8 +202,12 @@ def verdict(study: Study) -> str:
     measures = [(f"with at most {bound:,} parameters", str(bound), 1) for bound in study.size.bounds]
     for where, measure, sign in (*measures, ("in hypervolume", "volume", -1)):
         found = sorted_out(study, measure, sign)
-        phrases = {"worse": "beats {}", "better": "**loses to {}**", "not told apart": "is not told apart from {}"}
-        phrases["unknown"] = "was seen too rarely beside {} to say"
+        phrases = {
+            "worse": "beats {}",
+            "better": "**loses to {}**",
+            "not told apart": "is not told apart from {}",
+            "unknown": "was seen too rarely beside {} to say",
+        }
         said = [
             phrase.format(", ".join(f"*{arm}*" for arm in found[kind]))
             for kind, phrase in phrases.items()

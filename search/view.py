@@ -244,8 +244,9 @@ class View:
 
     def _genomes(self, rows: Iterable[tuple[int, str, str, str, int | None]] | None) -> dict[str, Genome]:
         """Returns all genomes, or those that rows of candidates and their edits name, by digest."""
-        names = None if rows is None else {genome for _, genome, *_ in rows}
-        if rows is not None and names is not None:
+        names: set[str] | None = None
+        if rows is not None:
+            names = {genome for _, genome, *_ in rows}
             names |= {edit["genome"] for _, _, edits, *_ in rows for edit in json.loads(edits)}
         where, chosen = _among("digest", names)
         known = dict[str, Genome]()
