@@ -109,7 +109,7 @@ def family(size: Size) -> tuple[Member, ...]:
     rng = random.Random("family")
     while len(members) < len(founders) + size.children:
         parent = rng.choice(members[-12:])
-        edits = mutate(parent.genome, lambda g: _new(g, members), rng, VARIATION, LIMITS)
+        edits = mutate(parent.genome, lambda g: _new(g, members), {}, rng, VARIATION, LIMITS)
         members.append(Member(len(members), edits[-1].genome, parent.number, edits))
     parents = sorted({member.parent for member in members if member.parent is not None})
     return (*members, *(Member(len(members) + n, members[p].genome, p) for n, p in enumerate(parents)))
