@@ -16,6 +16,7 @@ from morphism.factorise import Factorise
 from morphism.inline import Inline
 from morphism.kernel import Grow, Undilate
 from morphism.normalise import IdentityNorm
+from morphism.pyramid import Pyramid
 from morphism.skip import SkipAdd, SkipConcat, SkipGate
 from morphism.spatial import Densify, PoolToDepthwise, Subsample
 from morphism.widen import EqualReplicas, Pair, Split, ZeroFanout
@@ -71,6 +72,7 @@ CATALOGUE: tuple[Morphism, ...] = (
     SkipAdd(),
     SkipConcat(),
     SkipGate(),
+    Pyramid(),
     Replicate(),
     SplitLayer(),
     BlendActivation(),

@@ -38,14 +38,41 @@ ENDS_A_LAYER = (ReLU, GELU, SiLU, MaxPool, AvgPool, Add, Mean, Mul, Concat, Call
 SECONDS = ("relu", "silu", "gelu")  # what a blend with the identity may become
 
 
+def plain(width: int) -> list[Operation]:
+    """Returns two convolutions."""
+    return [Conv.same(width, 3), BatchNorm(), ReLU(), Conv.same(width, 3)]
+
+
+def narrow(width: int) -> list[Operation]:
+    """Returns two convolutions with half of the channels between them."""
+    return [Conv.same(max(1, width // 2), 3), BatchNorm(), ReLU(), Conv.same(width, 3)]
+
+
+def separable(width: int) -> list[Operation]:
+    """Returns two depthwise convolutions, each with a pointwise one."""
+    layer = [Conv.same(width, 3, groups=width), Conv(width, 1)]
+    return [*layer, BatchNorm(), ReLU(), *layer]
+
+
+def inverted(width: int) -> list[Operation]:
+    """Returns a depthwise convolution of three times as many channels between two pointwise ones."""
+    inner = min(3 * width, MAX_CHANNELS)
+    depthwise = Conv.same(inner, 3, groups=inner)
+    return [Conv(inner, 1), BatchNorm(), ReLU(), depthwise, BatchNorm(), ReLU(), Conv(width, 1)]
+
+
+BRANCHES = (plain, narrow, separable, inverted)
+
+
 @dataclass(frozen=True)
 class Residual:
-    """Adds x + BN(conv(relu(BN(conv(x))))) behind a value x; the last norm's weight is zero.
+    """Adds x + BN(…relu(BN(conv(x)))) behind a value x; the last norm's weight is zero.
 
     That weight learns at once, the convolutions from the second step.
 
     Preserves: bit for bit, in eval and in train mode.
-    Source: Goyal et al. 2017, section 5.1 (zero-γ); He et al. 2016 (the block).
+    Source: Goyal et al. 2017, section 5.1 (zero-γ); the branches: He et al. 2016, figure 5, without the last layer of
+    the bottleneck; Chollet 2017, Xception, section 3.2; Sandler et al. 2018, MobileNetV2, section 3.4.
     """
 
     name: str = "deepen.residual"
@@ -57,7 +84,7 @@ class Residual:
         return _sites(genome, ENDS_A_LAYER, images_only=True)
 
     def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
-        """Returns the edit; the branch is as wide as x or half as wide.
+        """Returns the edit; the branch is plain, as wide as x or half as wide, separable, or an inverted bottleneck.
 
         Raises:
             Inapplicable: the node's value is not an image, or its width differs between calls.
@@ -67,14 +94,7 @@ class Residual:
         width = channel_count(expansion, name, node)
         if width is None or not is_image(expansion, name, node):
             raise Inapplicable(f"{self.name} needs an image of one width, got {shapes(expansion, name, node)}")
-        operations: list[Operation] = [
-            Conv.same(rng.choice((width, max(1, width // 2))), 3),
-            BatchNorm(),
-            ReLU(),
-            Conv.same(width, 3),
-            BatchNorm(),
-            Add(),
-        ]
+        operations = [*rng.choice(BRANCHES)(width), BatchNorm(), Add()]
         chain = [new_id(module, self.name, [node], op, number) for number, op in enumerate(operations)]
         steps = list(zip([node, *chain[:-2]], chain[:-1], strict=True))
         grown = behind(

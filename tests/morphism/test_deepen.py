@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from genomes import Genome, expand
-from genomes.operations import BatchNorm, Blend, Conv, Flatten, GlobalPool, Linear, PReLU, ReLU
-from morphism import Inapplicable
+from genomes import Genome, cost, expand
+from genomes.operations import BatchNorm, Blend, Conv, Flatten, GlobalPool, Linear, Operation, PReLU, ReLU
+from morphism import Inapplicable, deepen
 from morphism.certificate import relative_error
+from morphism.deepen import inverted, narrow, plain, separable
 from morphism.interpreter import run
 from morphism.realise import realise
 from tests.morphism.samples import messy
@@ -25,14 +27,40 @@ def images_of(genome: Genome) -> torch.Tensor:
     return torch.randn((8, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def test_a_residual_branch_ends_in_a_norm_of_zero_weight_and_may_be_put_in_again() -> None:
+@pytest.mark.parametrize(
+    ("branch", "added"),
+    [
+        (plain, Counter(conv=2, batch_norm=2, relu=1, add=1)),
+        (narrow, Counter(conv=2, batch_norm=2, relu=1, add=1)),
+        (separable, Counter(conv=4, batch_norm=2, relu=1, add=1)),
+        (inverted, Counter(conv=3, batch_norm=3, relu=2, add=1)),
+    ],
+)
+def test_a_residual_branch_ends_in_a_norm_of_zero_weight_and_may_be_put_in_again(
+    branch: Callable[[int], list[Operation]], added: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deepen, "BRANCHES", (branch,))
     once = plan("deepen.residual", PLAIN, node="r")
-    assert kinds(once.genome) - kinds(PLAIN) == Counter(conv=2, batch_norm=2, relu=1, add=1)
+    assert kinds(once.genome) - kinds(PLAIN) == added
     weights = realise(once, messy(PLAIN, 0))
     zeros = [name for name, tensor in weights.items() if name.endswith("weight") and not tensor.any()]
     assert len(zeros) == 1
     twice = plan("deepen.residual", once.genome, node="r")
-    assert len(twice.genome["net"].nodes) == len(PLAIN["net"].nodes) + 12
+    assert len(twice.genome["net"].nodes) == len(PLAIN["net"].nodes) + 2 * added.total()
+
+
+def test_each_branch_is_drawn_and_the_separable_one_has_the_fewest_parameters() -> None:
+    grown = [plan("deepen.residual", PLAIN, seed, node="r").genome for seed in range(40)]
+    sizes = {cost(genome).parameters - cost(PLAIN).parameters for genome in grown}
+    width, norm = 8, 16
+    expected = {
+        "plain": 2 * 9 * width**2 + 2 * norm,
+        "narrow": 9 * width**2 + norm // 2 + norm,
+        "separable": 2 * (9 * width + width**2) + 2 * norm,
+        "inverted": 6 * width**2 + 27 * width + 7 * norm,
+    }
+    assert sizes == set(expected.values())
+    assert min(sizes) == expected["separable"]
 
 
 def test_identity_layers_stand_only_behind_relu() -> None:

@@ -81,6 +81,7 @@ BUGS = (
     Bug("skip.add", "convolution not zero", "skip", "constant", lambda _: lambda *_: {}),
     Bug("skip.concat", "columns not zero", "skip", "Gather", lambda true: lambda *a: true(*a, new="random")),
     Bug("skip.gate", "gate starts at 0", "skip", "constant", lambda true: valued(true, 0.0)),
+    Bug("head.pyramid", "columns not zero", "pyramid", "Gather", lambda true: lambda *a: true(*a, new="random")),
     Bug("branch.replicate", "copies not divided", "branch", "Part", lambda _: lambda of, *_: of),
     Bug("branch.replicate", "copies share memory", "realise", "_made", lambda _: without_clone,
         ("test_parents_are_not_modified_and_untouched_tensors_are_the_same_objects",)),
