@@ -21,7 +21,7 @@ from family import DATA
 from long_training import keep, kept, planned, trained
 from optuna_chain import OptunaChain
 
-from evo import DISRUPTIONS, NSGA2
+from evo import DISRUPTIONS, NSGA2, NSGA2Settings, judged
 from genomes import Genome, cost
 from genomes.spaces.residual import ResidualLimits, ResidualSpace
 from morphism import CATALOGUE
@@ -185,11 +185,13 @@ def strategy(job: Job) -> Iterator[Strategy]:
         edits = (*CATALOGUE, *DISRUPTIONS)
         yield RandomSearch(space, space.limits.budgets, job.seed, None, fidelity, edits)
     else:
-        yield NSGA2(space.founders(job.seed), space.limits.budgets, job.seed, fidelity=fidelity)
+        settings = NSGA2Settings()
+        founders = space.founders(job.seed, settings.founders)
+        yield NSGA2(founders, space.limits.budgets, job.seed, settings, fidelity=fidelity)
 
 
 def searched(job: Job) -> Found:
-    """Searches until the budget is spent, one child at a time, and picks the least error under each bound.
+    """Searches until the budget is spent, one child at a time, and picks the least judged error under each bound.
 
     Raises:
         TimeUp: before the budget was.
@@ -209,9 +211,13 @@ def searched(job: Job) -> Found:
 
 
 def picked(ledger: Ledger, bounds: tuple[int, ...]) -> Found:
-    """Returns the network with the least validation error under each bound of parameters."""
+    """Returns the network with the least error under each bound of parameters, as the product judges errors.
+
+    That is the validation error, but for heirs, whose error is corrected for the age of their lineage.
+    """
     told = ledger.evaluations().values()
-    good = sorted((e for e in told if e.ok), key=lambda e: (e.objectives["error"], e.objectives["parameters"]))
+    errors = judged("corrected", told)
+    good = sorted((e for e in told if e.ok), key=lambda e: (errors[e.number], e.objectives["parameters"]))
     best: dict[int, Genome] = {}
     for bound in bounds:
         fitting = (e.number for e in good if e.objectives["parameters"] <= bound)

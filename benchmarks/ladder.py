@@ -1,15 +1,16 @@
 """What successive halving saves: processor seconds to keep the best children, against training every one in full (B6).
 
-Children are random members of the residual space with random edits, trained from scratch on Fashion-MNIST on three
-complete schedules, with several seeds. `SuccessiveHalving` itself decides, from the errors that one seed measured, who
-is promoted from the shortest schedule to the middle one; its answer is the best quarter. The truth is the mean error of
-the *other* seeds on the full schedule: an arm is never judged by its own measurement. Recall is the share of the true
-top 3 in the answer. The other arms answer in the same way: every child on one schedule, and the most parameters.
+Children are random members of the residual space with random edits, trained from scratch on Fashion-MNIST at 14 x 14
+pixels on three complete schedules, with several seeds, and judged on as many images as the product judges them on.
+`SuccessiveHalving` itself decides, from the errors that one seed measured, who is promoted from the shortest schedule
+to the middle one; its answer is the best quarter. The truth is the mean error of the *other* seeds on the full
+schedule: an arm is never judged by its own measurement. Recall is the share of the true top 3 in the answer. The other
+arms answer in the same way: every child on one schedule, and the most parameters.
 
 The same runs say how often a rule against hopeless children would have fired: in the first half of the schedule the
 mean loss is at the level of guessing, the logarithm of the number of classes, or above.
 
-Data: Fashion-MNIST; the test part is not read. A full run writes docs/ladder.md.
+The test part is not read. A full run writes docs/ladder.md.
 
 Usage: python benchmarks/ladder.py [--quick] [--keep FILE]
 """
@@ -32,12 +33,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
+from family import DATA
 from scipy.stats import spearmanr
 
 from genomes import Genome, cost
@@ -45,13 +45,14 @@ from genomes.spaces.residual import ResidualLimits, ResidualSpace
 from morphism.realise import initial
 from search import Candidate, Evaluation, Fidelity
 from strategies import LadderSettings, RandomSearch, SuccessiveHalving
-from training import DataSpec, Prepared, Recipe, build, load, prepare
+from training import Prepared, Recipe, build, load, prepare
 from training.evaluate import error
+from training.evaluate import judged as judged_on
 from training.loop import train
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ladder.md"
-SPACE = ResidualSpace((1, 28, 28), 10, ResidualLimits(parameters=40_000, macs=600_000))
-RECIPE = Recipe(batch_size=32, learning_rate=0.1, crop=2, flip=True)
+SPACE = ResidualSpace((1, 14, 14), 10, ResidualLimits(parameters=10_000, macs=500_000))
+RECIPE = Recipe(batch_size=128, learning_rate=0.15, crop=2, flip=True)
 TOP, SHARE = 3, 0.25  # what has to be kept, and how much may be kept
 SAVES, RECALL = 6.0, 0.9  # the goals of B6
 STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # 97.5 % quantile of n - 1 degrees of freedom
@@ -59,41 +60,32 @@ STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # 97.5 % quantile of n - 1 degr
 
 @dataclass(frozen=True)
 class Protocol:
-    """How much of everything: children, seeds, examples of the three schedules, images to train on and to judge by."""
+    """How much of everything: children, seeds, examples of the three schedules."""
 
     children: int = 24
     seeds: int = 3
-    rungs: tuple[int, int, int] = (750, 2_250, 9_000)
-    images: int = 9_000
-    judged: int = 2_000
+    rungs: tuple[int, int, int] = (6_000, 18_000, 90_000)
 
 
-QUICK = Protocol(8, 2, (128, 256, 512), 512, 256)
+QUICK = Protocol(8, 2, (256, 512, 1_024))
 
 Key = tuple[int, int, int]  # child, seed, examples
 Run = dict[str, float]
 Runs = Mapping[Key, Run]
 
 
-@lru_cache(maxsize=1)
-def data(file: Path, protocol: Protocol) -> tuple[Any, ...]:
-    """Returns images and labels to train on, those to judge by, and the moments to normalise by."""
-    prepared = Prepared.at(file)
-    split = load(prepared)
-    parts = ((split.train, protocol.images), (split.validation, protocol.judged))
-    return *(tensor[:count] for part, count in parts for tensor in part), prepared.normal
-
-
-def trained(genome: Genome, key: Key, file: Path, protocol: Protocol) -> tuple[Key, Run]:
+def trained(genome: Genome, key: Key, file: Path) -> tuple[Key, Run]:
     """Trains a child from scratch; returns its error, its processor seconds, and the loss of the first half."""
     torch.set_num_threads(1)
-    images, labels, judged, answers, normal = data(file, protocol)
+    prepared = Prepared.at(file)
+    split, normal = load(prepared), prepared.normal
     child, seed, examples = key
+    seen = judged_on(Fidelity(examples), len(split.validation.labels))
     begun = time.process_time()
     network = build(genome, initial(genome, 1_000 * seed + child))
     generator = torch.Generator().manual_seed(1_000 * seed + child)
-    curve = train(network, images, labels, RECIPE, Fidelity(examples), generator, normal)
-    wrong = error(network, judged, answers, normal)
+    curve = train(network, *split.train, RECIPE, Fidelity(examples), generator, normal)
+    wrong = error(network, *(part[:seen] for part in split.validation), normal)
     half = statistics.mean(point["loss"] for point in curve[: len(curve) // 2])
     middle = curve[len(curve) // 2 - 1]["loss"]
     return key, {"error": wrong, "seconds": time.process_time() - begun, "half": half, "middle": middle}
@@ -113,7 +105,7 @@ def measured(genomes: Sequence[Genome], file: Path, protocol: Protocol, kept: Pa
     runs: dict[Key, Run] = {(line["child"], line["seed"], line["examples"]): line["run"] for line in lines}
     keys, begun = [key for key in keys if key not in runs], time.perf_counter()
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(trained, genomes[key[0]], key, file, protocol) for key in keys]
+        waiting = [pool.submit(trained, genomes[key[0]], key, file) for key in keys]
         for number, future in enumerate(as_completed(waiting), 1):
             key, run = future.result()
             runs[key] = run
@@ -218,9 +210,10 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 TEXT = """# What a fidelity ladder saves (B6)
 
 Written by `python benchmarks/ladder.py`, not by hand: {children} random members of the residual space with random
-edits ({smallest:,} to {largest:,} parameters), Fashion-MNIST, {images:,} training and {judged:,} validation images,
-schedules of {low:,}, {middle:,} and {full:,} examples, {seeds} seeds, from scratch. {cores} cores ({machine}), torch
-{torch}, load {load:.1f}, {minutes:.0f} processor minutes in all. Seconds are of the processor, to train and to judge.
+edits ({smallest:,} to {largest:,} parameters), Fashion-MNIST at 14 x 14 pixels, schedules of {low:,}, {middle:,} and
+{full:,} examples, {seeds} seeds, from scratch, each judged on as many validation images as the product judges it on.
+{cores} cores ({machine}), torch {torch}, load {load:.1f}, {minutes:.0f} processor minutes in all. Seconds are of the
+processor, to train and to judge.
 
 *Halving* trains all at {low:,} examples, promotes a third of them to {middle:,} and answers with the best quarter. The
 truth for one seed is the mean error of the other seeds at {full:,}. *Recall* is the share of the true top {top} in the
@@ -302,7 +295,7 @@ def main() -> None:
     protocol = QUICK if quick else Protocol()
     genomes = [c.genome for c in RandomSearch(SPACE, SPACE.limits.budgets, 0).ask(protocol.children)]
     with tempfile.TemporaryDirectory() as scratch:
-        prepared = prepare(DataSpec("fashion_mnist", validation=0.1, second_validation=0.1), Path(scratch))
+        prepared = prepare(DATA, Path(scratch))
         runs = measured(genomes, prepared.file, protocol, given.keep or Path(scratch) / "runs.jsonl")
     table, stops, seconds = judged(genomes, runs, protocol), hopeless(runs, protocol), time.perf_counter() - begun
     print("\n".join([*rows(table), verdict(table), *map(str, stops.items()), stopping(stops)]))

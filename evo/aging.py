@@ -58,7 +58,7 @@ class AgingEvolution:
         fidelity: Fidelity | None = None,
         *,
         mutants: bool = True,
-        judgement: Judging = "raw",
+        judgement: Judging = "corrected",
     ) -> None:
         """Takes the founders' genomes, the limits of all genomes, settings, and how children are judged.
 

@@ -1,72 +1,106 @@
-"""Judgement: the error that selection takes a child to have, when all are read at the same lineage age.
+"""Judgement: the error that selection takes a child to have: at equal lineage age, and half of it what is usual.
 
 An inherited child also reports how long its lineage was trained, so that of two equal networks the one with more
-ancestors wins. What age alone makes of the error is estimated from the search's own evaluations and taken away. Size is
-regressed beside it, since the old are large: without that, the merit of size would be taken for that of age. Founders
-are judged but not regressed: training from scratch gains far more from its first budget than any heir from a further
-one. How well raw and judged errors agree with training from scratch is measured in docs/fidelity.md.
+ancestors wins; and each error has its share of luck, so that the least of many is mostly luck. Both are estimated from
+the search's own evaluations: a ridge regression of the logarithm of the error on that of lineage age and on the
+features of the genome says what is usual. Selection sees the usual error of the genome at one age for all, times the
+square root of how much better or worse than usual it was measured. How well raw and judged errors agree with training
+from scratch is measured in docs/fidelity.md.
+
+Source: Hoerl & Kennard 1970, Ridge regression; on architectures: Baker et al. 2018, Accelerating neural architecture
+search using performance prediction, section 3.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
 
 from search import Evaluation
 
 Judging = Literal["raw", "corrected"]
-LEAST = 8  # heirs: fewer say nothing of a trend in two variables
-RIDGE = 1e-2  # variance of the logarithms below which they are no evidence
+LEAST = 16  # results: fewer say nothing of a trend
+GROWTH = 1.1  # as many times more results as at the last regression are worth another one
+RIDGE = 2.0  # results' worth of evidence that a feature, in units of its deviation, means nothing
+SURE = 0.1  # the same for age, which is known to mean something: what old lineages have in common is not to explain it
+SHARE = 0.5  # of what is unusual about an error that is taken for merit; the rest is luck
+FLOOR = 0.01  # added to errors before their logarithm is taken: below it, differences are not ratios
+AGE, SCRATCH = "lineage age", "from scratch"
 
 
 @dataclass
 class Judgement:
     """The errors of one search as selection sees them; a function of the evaluations that were noted, in their order.
 
-    Sums are kept instead of evaluations, so that judging costs the same however long the search is.
-
     Attributes:
-        kind: `raw` is the measured error, `corrected` the one at equal age.
-        count: how many were regressed.
-        sums: of each variable of `_variables`, by name.
-        products: of each pair of them, by their names.
+        kind: `raw` is the measured error, `corrected` the judged one.
+        sizes: what else is minimised, of what is a feature: `parameters`, `macs` and the like.
+        rows: what each result is regressed on.
+        errors: the logarithms of their errors.
+        slopes: of the last regression, by name.
+        usual: those of a regression on age and sizes alone.
+        base: its value where all variables are 0.
+        equal: age and start at which all are judged.
+        fitted: how many results the last regression had.
     """
 
     kind: Judging = "raw"
-    count: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    products: dict[tuple[str, str], float] = field(default_factory=dict)
+    sizes: Sequence[str] = ()
+    rows: list[Mapping[str, float]] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    slopes: Mapping[str, float] = field(default_factory=dict)
+    usual: Mapping[str, float] = field(default_factory=dict)
+    base: float = 0.0
+    equal: Mapping[str, float] = field(default_factory=dict)
+    fitted: int = 0
 
     def note(self, evaluation: Evaluation) -> None:
-        """Takes note of a result; only one that was trained on from a parent's weights says what age is worth."""
-        if self.kind == "raw" or not _heir(evaluation) or not (variables := _variables(evaluation)):
+        """Takes note of a result; a twin's says nothing new."""
+        if self.kind == "raw" or evaluation.twin is not None or not (row := _row(evaluation)):
             return
-        self.count += 1
-        for one, value in variables.items():
-            self.sums[one] = self.sums.get(one, 0.0) + value
-            for other, factor in variables.items():
-                self.products[one, other] = self.products.get((one, other), 0.0) + value * factor
+        self.rows.append(row)
+        self.errors.append(math.log(FLOOR + evaluation.objectives["error"]))
+        if len(self.rows) >= max(LEAST, GROWTH * self.fitted):
+            self.fit()
 
     def objectives(self, evaluation: Evaluation) -> Mapping[str, float]:
         """Returns an evaluation's objectives with the judged error in place of the measured one."""
-        if self.kind == "raw" or self.count < LEAST or not (variables := _variables(evaluation)):
+        if not self.fitted or not (row := _row(evaluation)):
             return evaluation.objectives
-        older = variables["age"] - self.sums["age"] / self.count
-        return {**evaluation.objectives, "error": variables["error"] - self._slope() * older}
+        unusual = math.log(FLOOR + evaluation.objectives["error"]) - self._usual(row)
+        judged = math.exp(self._usual({**row, **self.equal}) + SHARE * unusual) - FLOOR
+        return {**evaluation.objectives, "error": judged}
 
-    def _slope(self) -> float:
-        """Returns how error falls with age at equal size, by least squares in both, drawn to zero by `RIDGE`.
+    def excess(self, features: Mapping[str, float]) -> float:
+        """Returns how far a genome's error is expected to be above what is usual at its size, as a logarithm.
 
-        Never above zero: training on makes no network worse, so where the old are worse, their structure is.
+        0 before there is a regression.
         """
-        aa, ss = self._covariance("age", "age") + RIDGE, self._covariance("size", "size") + RIDGE
-        both, ae, se = (self._covariance(*pair) for pair in (("age", "size"), ("age", "error"), ("size", "error")))
-        return min(0.0, (ae * ss - se * both) / (aa * ss - both * both))
+        return sum((slope - self.usual.get(name, 0.0)) * features.get(name, 0.0) for name, slope in self.slopes.items())
 
-    def _covariance(self, one: str, other: str) -> float:
-        return (self.products[one, other] - self.sums[one] * self.sums[other] / self.count) / self.count
+    def _usual(self, row: Mapping[str, float]) -> float:
+        return self.base + sum(slope * row.get(name, 0.0) for name, slope in self.slopes.items())
+
+    def fit(self) -> None:
+        """Regresses on all that is known, if that is enough.
+
+        Training on makes no network worse: if the old are worse, their structure is, and age is left out.
+        """
+        if len(self.rows) < LEAST:
+            return
+        heirs = [row for row in self.rows if not row[SCRATCH]]
+        of = heirs or self.rows
+        self.equal = {SCRATCH: float(not heirs), AGE: sum(row[AGE] for row in of) / len(of)}
+        self.slopes, self.base = _regression(self.rows, self.errors)
+        if self.slopes[AGE] > 0:
+            self.slopes, self.base = _regression([{**row, AGE: 0.0} for row in self.rows], self.errors)
+        sizes = [{name: row.get(name, 0.0) for name in (AGE, SCRATCH, *self.sizes)} for row in self.rows]
+        self.usual = {name: _regression(sizes, self.errors)[0][name] for name in self.sizes}
+        self.fitted = len(self.rows)
 
 
 def judged(kind: Judging, evaluations: Iterable[Evaluation]) -> dict[int, float]:
@@ -74,23 +108,29 @@ def judged(kind: Judging, evaluations: Iterable[Evaluation]) -> dict[int, float]
     judgement, told = Judgement(kind), list(evaluations)
     for evaluation in told:
         judgement.note(evaluation)
+    judgement.fit()
     return {e.number: judgement.objectives(e)["error"] for e in told if e.ok and "error" in e.objectives}
 
 
-def _heir(evaluation: Evaluation) -> bool:
-    """Says whether a candidate was trained, and its lineage before it."""
-    return evaluation.twin is None and evaluation.cost.get("lineage_examples", 0.0) > evaluation.cost.get(
-        "examples", 0.0
-    )
-
-
-def _variables(evaluation: Evaluation) -> dict[str, float]:
-    """Returns what is regressed: error on the logarithms of lineage age (in examples) and size (in parameters).
-
-    Empty for a failure, and where a number is missing or cannot be regressed.
-    """
-    examples, parameters = evaluation.cost.get("lineage_examples", 0.0), evaluation.objectives.get("parameters", 0.0)
+def _row(evaluation: Evaluation) -> Mapping[str, float]:
+    """Returns what an error is regressed on; empty for a failure, and where a number is missing or not finite."""
+    shown, lineage = (evaluation.cost.get(name, math.nan) for name in ("examples", "lineage_examples"))
     error = evaluation.objectives.get("error", math.nan)
-    if not evaluation.ok or min(examples, parameters) < 0 or not math.isfinite(error + examples + parameters):
+    if not evaluation.ok or not math.isfinite(shown + lineage + error) or min(lineage, error) < 0:
         return {}
-    return {"age": math.log1p(examples), "size": math.log1p(parameters), "error": error}
+    return {**evaluation.features, AGE: math.log1p(lineage), SCRATCH: float(lineage <= shown)}
+
+
+def _regression(rows: Sequence[Mapping[str, float]], values: Sequence[float]) -> tuple[dict[str, float], float]:
+    """Returns the slopes, by name, and the base of a ridge regression on standardised variables."""
+    names = sorted(set().union(*rows))
+    table = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+    mean, deviation = table.mean(0), table.std(0)
+    used = deviation > 1e-9
+    scaled = (table[:, used] - mean[used]) / deviation[used]
+    level = float(np.mean(values))
+    doubts = np.array([SURE if name in (AGE, SCRATCH) else RIDGE for name in names])
+    squares = scaled.T @ scaled + np.diag(doubts[used])
+    slopes = np.zeros(len(names))
+    slopes[used] = np.linalg.solve(squares, scaled.T @ (np.array(values) - level)) / deviation[used]
+    return dict(zip(names, map(float, slopes), strict=True)), level - float(slopes @ mean)

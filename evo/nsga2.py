@@ -28,13 +28,13 @@ class NSGA2Settings:
 
     Attributes:
         population: how many survive; more makes a short search aimless, since selection is by tournaments of two.
-        founders: trained from scratch before the first child.
+        founders: trained from scratch before the first child; breadth is what a search lacks first.
         objectives: what is minimised.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     population: int = 8
-    founders: int = 12
+    founders: int = 60
     objectives: tuple[str, ...] = ("error", "parameters")
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class NSGA2:
         fidelity: Fidelity | None = None,
         *,
         mutants: bool = True,
-        judgement: Judging = "raw",
+        judgement: Judging = "corrected",
     ) -> None:
         """Takes the founders' genomes, the limits of all genomes, settings, and how children are judged.
 

@@ -10,7 +10,7 @@ from evo.individual import Individual, individual, rejudged
 from evo.judgement import Judgement, Judging
 from evo.randomness import generator
 from evo.variation import Barren, VariationSettings, toolbox
-from genomes import Genome, Limits, Seen, equivalent
+from genomes import Genome, Limits, Seen, equivalent, features
 from morphism import Edit
 from search import Candidate, Evaluation, Fidelity, Past
 
@@ -22,7 +22,8 @@ class Population:
     """The memory of one search; a function of what was proposed.
 
     A parent that is chosen a second time gets its no-op control, a continuation without change: what it reaches is
-    what its children have to beat, since an inherited child mostly reports its parent's accuracy at first.
+    what its children have to beat, since an inherited child mostly reports its parent's accuracy at first. A control
+    gets none of its own, or the best would be trained on and on in place of children.
 
     Attributes:
         known: all candidates that were proposed, by number.
@@ -39,7 +40,7 @@ class Population:
         fidelity: Fidelity,
         seed: int,
         mutants: bool = True,
-        judgement: Judging = "raw",
+        judgement: Judging = "corrected",
     ) -> None:
         """Takes the founders' genomes, the limits of all genomes, how children are made and how they are judged.
 
@@ -52,7 +53,8 @@ class Population:
             raise ValueError("a search must have one starter genome or more, got none")
         self.starters, self.objectives, self.fidelity, self.seed = tuple(starters), tuple(objectives), fidelity, seed
         self.box, self.crossover, self.mutants = toolbox(variation, limits), variation.crossover, mutants
-        self.judgement = Judgement(judgement)
+        self.draws = variation.draws if judgement == "corrected" else 1
+        self.judgement = Judgement(judgement, [name for name in objectives if name in vars(Limits())])
         self.known: dict[int, Candidate] = {}
         self.past = Past()
         self._founders = 0
@@ -96,10 +98,10 @@ class Population:
         for _ in range(PARENTS):
             parent = select(rng)
             genome, age = parent.candidate.genome, _age(parent)
-            if self._children[parent.number] == 1:
+            if self._children[parent.number] == 1 and not parent.candidate.control:
                 return self._propose(Candidate(self.asked, genome, (parent.number,), (), self.fidelity), age)
             parents, edits = self._crossed(parent, select)
-            if edits := edits or self._edits(genome, age, parent.evaluation.gradients, rng):
+            if edits := edits or self._promising(parent, rng):
                 return self._propose(Candidate(self.asked, edits[-1].genome, parents, edits, self.fidelity), age)
         return self.founder()
 
@@ -147,6 +149,13 @@ class Population:
         except Barren:
             return ()
         return edits
+
+    def _promising(self, parent: Individual, rng: random.Random) -> tuple[Edit, ...]:
+        """Returns, of several children's edits, those that are expected to lead to the best genome of its size."""
+        genome, gradients = parent.candidate.genome, parent.evaluation.gradients
+        drawn = [self._edits(genome, _age(parent), gradients, rng) for _ in range(self.draws)]
+        found = [edits for edits in drawn if edits]
+        return min(found, key=lambda edits: self.judgement.excess(features(edits[-1].genome)), default=())
 
     def _crossed(self, parent: Individual, select: Select) -> tuple[tuple[int, ...], tuple[Edit, ...]]:
         """Returns both parents and the edits of their child; one parent and none where there is to be no second one."""

@@ -47,7 +47,7 @@ class Strategy(BaseModel):
     ] = None
     judgement: Annotated[
         Judging, Field(description="of an error: as measured, or corrected to equal lineage age; random takes no note")
-    ] = "raw"
+    ] = "corrected"
 
     @model_validator(mode="after")
     def _measured(self) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from evo import judged
+from evo import Judging, judged
 from flows.home import BadInput
 from flows.lineage import page
 from genomes import InvalidGenome
@@ -64,9 +64,10 @@ def axes(ledger: Ledger) -> tuple[str, ...]:
 def judgements(ledger: Ledger) -> dict[int, float]:
     """Returns the error that selection takes each success to have, by number, with all that is known by now.
 
-    Empty for a search that selects by the measured error: there is nothing to add.
+    Empty for a search that selects by the measured error, or at random: there is nothing to add.
     """
-    kind = ledger.config.get("strategy", {}).get("judgement", "raw")
+    chosen = ledger.config.get("strategy", {})
+    kind: Judging = "raw" if chosen.get("kind") == "random" else chosen.get("judgement", "raw")
     return {} if kind == "raw" else judged(kind, ledger.evaluations().values())
 
 

@@ -3,6 +3,7 @@
 from genomes.cost import Cost, cost
 from genomes.errors import InvalidGenome
 from genomes.expansion import Expansion, Primitive, expand
+from genomes.features import features
 from genomes.genome import Edge, Genome, Module
 from genomes.identity import canonical, equivalent, fingerprint
 from genomes.rules import Limits, check, load_genome
@@ -25,6 +26,7 @@ __all__ = [
     "cost",
     "equivalent",
     "expand",
+    "features",
     "fingerprint",
     "load_genome",
 ]

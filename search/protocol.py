@@ -93,6 +93,7 @@ class Evaluation:
             unless the variation chooses by it.
         slot: the name of the slot that it was evaluated in; None if it took none.
         machine: what the latency was measured on and how (`processor`, `threads`, …); empty if it was not.
+        features: of the genome, by name, as `genomes.features` has them: what judging regresses errors on.
     """
 
     number: int
@@ -108,6 +109,7 @@ class Evaluation:
     gradients: Mapping[str, float] = field(default_factory=dict)
     slot: str | None = None
     machine: Mapping[str, str] = field(default_factory=dict)
+    features: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

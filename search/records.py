@@ -72,7 +72,8 @@ def evaluation_json(evaluation: Evaluation) -> str:
     certificates = [certificate.to_json() for certificate in evaluation.certificates]
     texts = ("number", "status", "weights", "reason", "twin", "initial", "slot")
     facts = {name: getattr(evaluation, name) for name in texts}
-    mappings = {name: dict(getattr(evaluation, name)) for name in ("objectives", "cost", "gradients", "machine")}
+    names = ("objectives", "cost", "gradients", "machine", "features")
+    mappings = {name: dict(getattr(evaluation, name)) for name in names}
     return dump({**facts, **mappings, "curve": [dict(p) for p in evaluation.curve], "certificates": certificates})
 
 

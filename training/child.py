@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genomes import Genome, cost
+from genomes import Genome, cost, features
 from search import CorruptWeights, Fidelity, WeightStore
 from training import data
 from training.devices import claim
@@ -79,6 +79,7 @@ def evaluate(
         "certificates": [certificate.to_json() for certificate in start.certificates],
         "initial": start.digest,
         "gradients": wanted,
+        "features": dict(features(genome)),
     }
 
 

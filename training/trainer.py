@@ -189,6 +189,7 @@ def _evaluation(number: int, outcome: Outcome, givers: Sequence[Evaluation]) -> 
         initial=value.get("initial"),
         gradients=value.get("gradients", {}),
         machine=value.get("machine", {}),
+        features=value.get("features", {}),
     )
 
 

@@ -24,7 +24,7 @@ from morphism.realise import realise
 from morphism.tensors import Constant, Source
 from search import Candidate
 from tests.morphism.samples import drawn, messy
-from tests.strategies.contract import LIMITS, STARTERS, Game, identity, toy
+from tests.strategies.contract import LIMITS, STARTERS, Game, evolving, identity, toy
 
 Operator = Callable[[Genome, Genome, Callable[[Genome], bool], random.Random, Limits], Edit | None]
 FREE = Limits()
@@ -309,7 +309,7 @@ def test_limits_hold_for_children_of_two() -> None:
 def test_children_of_two_are_new_and_occur_in_every_kind(strategy: type[AgingEvolution | NSGA2]) -> None:
     kinds = Counter[str]()
     for seed in range(3):
-        game = Game(strategy(STARTERS, LIMITS, seed, variation=CROSSING)).play(60)
+        game = Game(evolving(strategy, seed, CROSSING)).play(60)
         for candidate in game.asked:
             if len(candidate.parents) == 2:
                 rule = candidate.edits[0].rule
@@ -321,7 +321,7 @@ def test_children_of_two_are_new_and_occur_in_every_kind(strategy: type[AgingEvo
 
 
 def test_a_child_of_two_that_was_replayed_realises_from_the_first_parent_alone() -> None:
-    game = Game(NSGA2(STARTERS, LIMITS, 5, variation=CROSSING)).play(60)
+    game = Game(evolving(NSGA2, 5, CROSSING)).play(60)
     replays = [c for c in game.asked if len(c.parents) == 2 and not c.edits[0].rule.startswith("cross")]
     assert replays
     for candidate in replays:
@@ -333,7 +333,7 @@ def test_a_child_of_two_that_was_replayed_realises_from_the_first_parent_alone()
 
 def test_without_crossover_nobody_has_two_parents_and_nothing_else_is_drawn() -> None:
     plain, none = (
-        Game(NSGA2(STARTERS, LIMITS, 6, variation=settings)).play(40)
+        Game(evolving(NSGA2, 6, settings)).play(40)
         for settings in (VariationSettings(crossover=0.0), VariationSettings(crossover=1e-12))
     )
     assert all(len(candidate.parents) < 2 for candidate in plain.asked)

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from evo import NSGA2, AgingEvolution, judged
-from evo.judgement import LEAST, Judgement
+from evo.judgement import FLOOR, GROWTH, LEAST, SHARE, Judgement
 from search import Evaluation
 from tests.strategies.contract import LIMITS, STARTERS, VARIED, Game, toy
 
 
-def result(number: int, error: float, age: float, parameters: float = 1000.0) -> Evaluation:
-    objectives = {"error": error, "parameters": parameters}
-    return Evaluation(number, "ok", objectives, {"lineage_examples": age}, weights="ab" * 32)
+def result(number: int, error: float, age: float, **features: float) -> Evaluation:
+    """Returns the result of an heir, whose own share of its lineage's examples is 100."""
+    cost = {"examples": 100.0, "lineage_examples": age}
+    return Evaluation(number, "ok", {"error": error, "parameters": 1e3}, cost, weights="ab" * 32, features=features)
+
+
+def founder(number: int, error: float, **features: float) -> Evaluation:
+    return result(number, error, 100.0, **features)
 
 
 def drawn(count: int, seed: int = 0, noise: float = 0.0) -> tuple[list[Evaluation], list[float]]:
@@ -48,18 +55,27 @@ def test_the_correction_ranks_by_merit_where_the_measured_error_ranks_by_age() -
     assert rho["raw"] < 0.5
 
 
-def test_at_one_age_the_errors_are_as_measured() -> None:
-    told = [result(number, random.Random(number).random(), 5000.0, 100.0 + number) for number in range(20)]
-    assert judged("corrected", told) == judged("raw", told)
+def test_what_is_unusual_about_an_error_is_merit_by_half() -> None:
+    told = [result(number, random.Random(number).uniform(0.1, 0.2), 5000.0) for number in range(40)]
+    measured, found = (
+        [math.log(FLOOR + error) for error in judged(kind, told).values()] for kind in ("raw", "corrected")
+    )
+    level = sum(measured) / len(measured)
+    assert [value - level for value in found] == pytest.approx([SHARE * (value - level) for value in measured])
+
+
+def test_what_features_say_is_judged_in_full() -> None:
+    told = [result(n, 0.3 * 0.9 ** (n % 7), 5000.0, depth=float(n % 7)) for n in range(200)]
+    assert judged("corrected", told) == pytest.approx(judged("raw", told), rel=0.02)
 
 
 def test_what_size_is_worth_is_not_taken_for_the_worth_of_age() -> None:
     """The old are large, as in a search that grows its networks, and only size counts here."""
     rng = random.Random(0)
-    ages = [rng.randint(1, 9) for _ in range(40)]
+    ages = [rng.randint(1, 9) for _ in range(300)]
     sizes = [1000.0 * age * rng.uniform(0.5, 2) for age in ages]
     pairs = enumerate(zip(ages, sizes, strict=True))
-    told = [result(n, 0.5 * size**-0.1, 1000.0 * age, size) for n, (age, size) in pairs]
+    told = [result(n, 0.5 * size**-0.1, 1000.0 * age, parameters=math.log1p(size)) for n, (age, size) in pairs]
     found = judged("corrected", told)
     for one in told:
         assert found[one.number] == pytest.approx(one.objectives["error"], abs=0.005)
@@ -70,6 +86,16 @@ def test_before_there_are_enough_results_the_errors_are_as_measured() -> None:
     assert judged("corrected", told) == judged("raw", told)
     more, _ = drawn(LEAST)
     assert judged("corrected", more) != judged("raw", more)
+
+
+def test_a_regression_is_made_anew_when_a_tenth_more_is_known() -> None:
+    judgement, made = Judgement("corrected"), [0]
+    for one in drawn(100)[0]:
+        judgement.note(one)
+        made += [judgement.fitted] if judgement.fitted != made[-1] else []
+    assert made[1] == LEAST
+    assert all(later == math.ceil(GROWTH * before) for before, later in pairwise(made[1:]))
+    assert made[-1] > 90
 
 
 def test_the_order_of_telling_changes_no_judgement_beyond_rounding() -> None:
@@ -92,19 +118,20 @@ def test_failures_and_numbers_that_say_nothing_leave_the_rest_as_it_is() -> None
     assert found[91] == found[92] == 0.5  # cannot be corrected
 
 
-def test_founders_are_judged_by_what_age_is_worth_to_their_heirs() -> None:
-    told, _ = drawn(30)
-    founders = [
-        replace(result(100 + n, 0.9, 1000.0), cost={"examples": 1e3, "lineage_examples": 1e3}) for n in range(9)
-    ]
-    alone, beside = judged("corrected", told), judged("corrected", [*founders, *told])
-    assert alone == {number: error for number, error in beside.items() if number < 100}
-    assert beside[100] < 0.9  # younger than the mean: at equal age it would be better
+def test_a_founder_is_judged_as_if_it_had_been_trained_on_like_the_heirs() -> None:
+    """The first budget is worth more than any later one: regressed on age alone, founders would look hopeless."""
+    rng = random.Random(0)
+    founders = [founder(100 + n, 0.4 * rng.uniform(0.9, 1.1)) for n in range(60)]
+    heirs = [result(n, 0.2 * rng.uniform(0.9, 1.1), 100.0 * rng.randint(2, 9)) for n in range(60)]
+    found = judged("corrected", [*founders, *heirs])
+    means = [sum(found[e.number] for e in some) / 60 for some in (founders, heirs)]
+    assert means[0] == pytest.approx(means[1], rel=0.05)
 
 
 def test_where_old_lineages_are_worse_nothing_is_taken_from_their_errors() -> None:
     told = [result(n, 0.1 * (n + 1) ** 0.2, 1000.0 * (n + 1)) for n in range(30)]  # structure fails, not age
-    assert judged("corrected", told) == judged("raw", told)
+    found = judged("corrected", told)
+    assert sorted(found, key=found.__getitem__) == list(range(30))
 
 
 def test_a_repeated_evaluation_counts_once() -> None:
@@ -113,6 +140,21 @@ def test_a_repeated_evaluation_counts_once() -> None:
     found = judged("corrected", [*told, *twins])
     assert found.items() >= judged("corrected", told).items()
     assert found[100] == found[3]
+
+
+def test_a_genome_is_promising_if_it_should_be_better_than_others_of_its_size() -> None:
+    """Depth and size both help; only depth does at equal size."""
+    rng, judgement = random.Random(0), Judgement("corrected", ("parameters",))
+    assert judgement.excess({"depth": 1.0}) == 0.0
+    for number in range(100):
+        size, depth = rng.uniform(6, 9), rng.uniform(1, 3)
+        error = 0.9 * math.exp(-0.1 * size - 0.2 * depth)
+        judgement.note(result(number, error, 1000.0 * rng.randint(1, 9), parameters=size, depth=depth))
+    deep, shallow, large = (
+        judgement.excess({"parameters": size, "depth": depth}) for size, depth in ((7, 2.5), (7, 1.5), (9, 1.5))
+    )
+    assert deep < shallow - 0.15
+    assert large == pytest.approx(shallow, abs=0.02)
 
 
 def test_only_the_error_is_judged() -> None:
@@ -129,10 +171,10 @@ def test_every_member_is_judged_anew_with_each_result(strategy: type[AgingEvolut
     searching = strategy(STARTERS, LIMITS, 1, variation=VARIED, judgement="corrected")
     game = Game(searching, lambda candidate, parents: aged(toy(candidate, parents))).play(40)
     members = searching.survivors if isinstance(searching, NSGA2) else searching.living
-    final = judged("corrected", game.told.values())
     assert len(members) > 4
     for member in members:
-        assert member.fitness.values[0] == pytest.approx(final[member.number], rel=1e-9)
+        error = searching.population.judgement.objectives(member.evaluation)["error"]
+        assert member.fitness.values[0] == error != member.evaluation.objectives["error"]
         assert member.evaluation == game.told[member.number]  # the measured numbers stay
 
 
@@ -140,7 +182,8 @@ def test_selection_follows_the_judgement() -> None:
     """One of two founders is older by its cost alone; raw selection prefers its offspring, corrected does not."""
 
     def share(judgement: str) -> float:
-        strategy = AgingEvolution(STARTERS, LIMITS, 2, variation=VARIED, judgement=judgement)  # type: ignore[arg-type]
+        variation = replace(VARIED, draws=1)
+        strategy = AgingEvolution(STARTERS, LIMITS, 2, variation=variation, judgement=judgement)  # type: ignore[arg-type]
         game = Game(strategy, lambda candidate, parents: aged(toy(candidate, parents))).play(80, slots=1)
         ages = [game.told[parent.number].cost["lineage_examples"] for _, parent in game.children()]
         return sum(ages) / len(ages)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from evo import NSGA2, AgingEvolution, AgingSettings, NSGA2Settings, VariationSettings
-from genomes import Genome, cost, expand
+from genomes import Genome, cost, expand, features
 from genomes.operations import GELU, Concat
 from genomes.spaces.residual import ResidualSpace
 from search import Candidate, Evaluation, Fidelity, Status, Strategy
@@ -45,8 +45,8 @@ PLAIN: dict[str, Make] = {
     "nsga2 with crossover": lambda seed: NSGA2(
         STARTERS, LIMITS, seed, FOUR[1], VariationSettings(disruptions=0.3, crossover=0.6)
     ),
-    "aging, judged at equal age": lambda seed: AgingEvolution(STARTERS, LIMITS, seed, FOUR[0], judgement="corrected"),
-    "nsga2, judged at equal age": lambda seed: NSGA2(STARTERS, LIMITS, seed, FOUR[1], VARIED, judgement="corrected"),
+    "aging by measured errors": lambda seed: AgingEvolution(STARTERS, LIMITS, seed, FOUR[0], judgement="raw"),
+    "nsga2 by measured errors": lambda seed: NSGA2(STARTERS, LIMITS, seed, FOUR[1], VARIED, judgement="raw"),
     "random": lambda seed: RandomSearch(SPACE, LIMITS, seed),
     "nsga2, screened": lambda seed: Screened(NSGA2(STARTERS, LIMITS, seed, FOUR[1], VARIED), size, 3),
     "random, screened": lambda seed: Screened(RandomSearch(SPACE, LIMITS, seed), size, 2, founders=True),
@@ -60,6 +60,13 @@ LADDERS: dict[str, Make] = {
     "halving of aging, in pairs": lambda seed: SuccessiveHalving(PLAIN["aging"](seed), PAIRED, FULL),
 }
 STRATEGIES = {**PLAIN, **LADDERS}
+
+
+def evolving(strategy: type[AgingEvolution | NSGA2], seed: int, variation: VariationSettings) -> Strategy:
+    """Returns an evolution that begins with few founders."""
+    if strategy is NSGA2:
+        return NSGA2(STARTERS, LIMITS, seed, FOUR[1], variation)
+    return AgingEvolution(STARTERS, LIMITS, seed, FOUR[0], variation)
 
 
 def size(genome: Genome) -> float:
@@ -78,6 +85,7 @@ def toy(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
         {"error": 1 / (1 + merit(candidate.genome)), "parameters": spent.parameters, "macs": spent.macs},
         {"examples": shown, "lineage_examples": shown + age},
         weights=hashlib.sha256(f"{candidate.number}".encode()).hexdigest(),
+        features=features(candidate.genome),
     )
 
 

@@ -26,6 +26,7 @@ from tests.strategies.contract import (
     STRATEGIES,
     Game,
     Make,
+    evolving,
     flaky,
     identity,
     size,
@@ -125,11 +126,11 @@ def test_what_random_search_remembers_it_does_not_draw_again() -> None:
 
 @pytest.mark.parametrize("strategy", [AgingEvolution, NSGA2])
 def test_a_parent_that_is_not_among_the_living_is_not_believed(strategy: type[AgingEvolution | NSGA2]) -> None:
-    game = Game(strategy(STARTERS, LIMITS, 1, variation=VariationSettings()), flaky).play(16, slots=1)
+    game = Game(evolving(strategy, 1, VariationSettings()), flaky).play(16, slots=1)
     dead = next(c for c in game.asked if c.number == 15)
     assert dead.parents
     forged = [replace(c, parents=(0,)) if c.number == 14 else c for c in game.asked]  # the first one has failed
-    fresh = strategy(STARTERS, LIMITS, 1, variation=VariationSettings())
+    fresh = evolving(strategy, 1, VariationSettings())
     remind(fresh, Past(forged))
     for candidate in game.asked:
         (proposed,) = fresh.ask(1)
