@@ -97,7 +97,7 @@ def test_only_the_best_part_climbs_and_every_schedule_is_one_of_the_ladder_s(mak
     assert sum(counts.values()) == 80
     assert len(steps) >= 2
     for below, above in pairwise(steps):
-        assert 0 < above <= below // 2 + 4  # one for each bracket at least; and ASHA's best half is another one each time
+        assert 0 < above <= below // 2 + 4  # one for each bracket at least; ASHA's best half changes
     promoted = [c.promotes for c in game.asked if c.promotes is not None]
     assert len(promoted) == len(set(promoted))
 
