@@ -118,6 +118,16 @@ def test_every_operation_is_captured(
     alike(by_graph, launched(monkeypatch, gentle, genome, 8))
 
 
+def test_a_graphs_memory_is_given_back(graphs: list[Graph | None]) -> None:
+    reserved = list[int]()
+    for _ in range(4):
+        trained(ALL)
+        torch.cuda.empty_cache()
+        reserved.append(torch.cuda.memory_reserved(DEVICE))
+    assert None not in graphs
+    assert reserved[-1] <= reserved[1]
+
+
 def test_what_cannot_be_captured_is_launched_and_the_process_lives(
     graphs: list[Graph | None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,13 +204,3 @@ def test_the_rate_is_read_at_each_launch(graphs: list[Graph | None]) -> None:
             assert torch.equal(weight, before) == (number % 2 == 0)
     assert len(graphs) == 1
     assert None not in graphs
-
-
-def test_a_graphs_memory_is_given_back(graphs: list[Graph | None]) -> None:
-    reserved = list[int]()
-    for _ in range(4):
-        trained(ALL)
-        torch.cuda.empty_cache()
-        reserved.append(torch.cuda.memory_reserved(DEVICE))
-    assert None not in graphs
-    assert reserved[-1] <= reserved[1]
