@@ -31,14 +31,19 @@ class Average:
         self.network, self.horizon, self.steps = network, horizon, 0
         self.parameters = list(network.parameters()) if horizon else []
         self.means = [parameter.detach().clone() for parameter in self.parameters]
+        self.share = next(network.parameters()).new_zeros(())  # of the distance, that the next update goes
+
+    def begin(self) -> None:
+        """Counts one more step, before it is made: how far its update will go."""
+        self.steps += 1
+        if self.horizon:
+            self.share.fill_(min(1.0, max(1 / self.steps, 1 / self.horizon)))
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes note of the parameters after one more step."""
-        self.steps += 1
-        share = min(1.0, max(1 / self.steps, 1 / self.horizon)) if self.horizon else 0.0
+        """Takes note of the parameters after the step that was begun; the same work each time, for a CUDA graph."""
         for mean, parameter in zip(self.means, self.parameters, strict=True):
-            mean.lerp_(parameter, share)
+            mean.lerp_(parameter, self.share)
 
     @torch.no_grad()
     def install(self, batches: Iterable[Tensor]) -> None:

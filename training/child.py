@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genomes import Genome, cost, features
 from search import CorruptWeights, Fidelity, WeightStore
@@ -36,7 +36,7 @@ def evaluate(
     directory: str,
     device: str = "cpu",
     share: float = 1.0,
-    attend: Callable[[nn.Module], None] = lambda _: None,
+    stillness: Stillness | None = None,
 ) -> dict[str, Any]:
     """Inherits, certifies, trains, judges, and stores the weights.
 
@@ -48,7 +48,7 @@ def evaluate(
         directory: of the weight store.
         device: that it trains and judges on, as torch names it.
         share: of the device's memory that it may use.
-        attend: called with the network before it is trained.
+        stillness: what it gives way to, in training and in judging alike.
 
     Raises:
         BuildError: the weights do not fit, the edits do not lead to the genome, or a morphism failed its certificate.
@@ -61,11 +61,13 @@ def evaluate(
     heritage = Heritage.from_json(request["heritage"])
     genome, start = heritage.genome, inherit(heritage, store, split.train.images, prepared.normal)
     network = build(genome, start.weights).to(place)
-    attend(network)
     generator = torch.Generator(place).manual_seed(heritage.seed)
     recipe, fidelity = Recipe(**request["recipe"]), Fidelity(**request["fidelity"])
     shown_to, judged_on = _uploaded(file, place)
-    curve = train(network, *shown_to, recipe, fidelity, generator, prepared.normal)
+    give_way = stillness.give_way if stillness else lambda: None
+    curve = train(network, *shown_to, recipe, fidelity, generator, prepared.normal, give_way)
+    if stillness:
+        stillness.attend(network)
     count = judged(fidelity, len(judged_on.labels))
     wrong = error(network, judged_on.images[:count], judged_on.labels[:count], prepared.normal)
     counted, shown, weights = cost(genome), curve[-1]["examples"], state(network.cpu())
@@ -91,7 +93,7 @@ def evaluate_timed(
     A no-op control has its parent's network, and takes over what was measured of that.
     """
     with Stillness(Path(scratch)) as stillness:
-        value = evaluate(request, file, directory, device, share, stillness.attend)
+        value = evaluate(request, file, directory, device, share, stillness)
         if not (measured := request["measured"]):
             genome, weights = WeightStore(Path(directory)).get(value["weights"])
             settings, shape = LatencySettings(**request["latency"]), data.Prepared.at(Path(file)).shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from search import Fidelity
 from training.average import Average
+from training.captured import capturable, repeated
 from training.devices import default_generator, fast_bfloat16
 from training.erasing import erased
 from training.errors import NonFinite
@@ -30,10 +31,12 @@ def train(
     fidelity: Fidelity,
     generator: torch.Generator,
     normal: tuple[float, float],
+    give_way: Callable[[], None] = lambda: None,
 ) -> list[Mapping[str, float]]:
     """Trains a network in place over one complete schedule and returns its learning curve.
 
-    On one thread of one machine's CPU, the same arguments give the same weights bit for bit.
+    On one thread of one machine's CPU, the same arguments give the same weights bit for bit. On a CUDA device a step is
+    captured (see `training.captured`), and hooks of the network do not run from then on.
 
     Args:
         network: takes float images `[N, C, H, W]`, returns logits `[N, K]`; on the device of the images.
@@ -43,12 +46,14 @@ def train(
         fidelity: how much.
         generator: of the order, the augmentation and dropout; on the device of the images, and so are its numbers.
         normal: mean and standard deviation that inputs are normalised by, on the scale 0 to 1.
+        give_way: called before each step.
 
     Returns:
         points with `examples` shown so far, mean `loss` since the last point, and `learning_rate`.
 
     Raises:
         NonFinite: the loss is NaN or infinite.
+        torch.OutOfMemoryError: there is not enough memory on the device.
     """
     size = min(recipe.batch_size, len(images))
     steps = max(1, math.ceil(fidelity.examples / size))
@@ -56,33 +61,48 @@ def train(
     device = images.device
     half = settled(recipe, device).precision == "bfloat16"
     order = torch.empty(0, dtype=torch.int64, device=device)
+    chosen = torch.empty(size, dtype=torch.int64, device=device)
     curve: list[Mapping[str, float]] = []
     total, since = torch.zeros((), device=device), 0
+
+    def step() -> None:
+        """Trains on the chosen images; what differs from step to step it reads from tensors."""
+        batch = normalised(augmented(images[chosen], recipe, generator), normal)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=False):  # no weight is used twice
+            logits = network(batch)
+        loss = functional.cross_entropy(logits.float(), labels[chosen], label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        average.update()
+        total.add_(loss.detach())
+
     network.train().to(memory_format=torch.channels_last)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), vectorised(network):
-        default_generator(device).manual_seed(generator.initial_seed())  # dropout takes no generator of its own
-        for step in range(1, steps + 1):
+    drawn_from = [generator, default_generator(device)]  # dropout takes no generator of its own
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        vectorised(network),
+        repeated(step, steps, device, drawn_from) as advance,
+    ):
+        default_generator(device).manual_seed(generator.initial_seed())
+        for number in range(1, steps + 1):
+            give_way()
             if len(order) < size:
                 order = torch.cat([order, torch.randperm(len(images), generator=generator, device=device)])
-            chosen, order = order[:size], order[size:]
-            batch = normalised(augmented(images[chosen], recipe, generator), normal)
-            rate = recipe.rate(step / (steps + 1))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                logits = network(batch)
-            loss = functional.cross_entropy(logits.float(), labels[chosen], label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            average.update()
-            total, since = total + loss.detach(), since + 1
-            if step * POINTS // steps > (step - 1) * POINTS // steps:
+            chosen.copy_(order[:size])
+            order, rate = order[size:], recipe.rate(number / (steps + 1))
+            _set_rate(optimizer, rate)
+            average.begin()
+            advance()
+            since += 1
+            if number * POINTS // steps > (number - 1) * POINTS // steps:
                 mean = float(total) / since
                 if not math.isfinite(mean):
-                    raise NonFinite(f"the loss must be finite, it is {mean} after {step * size:,} examples")
-                curve.append({"examples": step * size, "loss": mean, "learning_rate": rate})
-                total, since = torch.zeros((), device=device), 0
+                    raise NonFinite(f"the loss must be finite, it is {mean} after {number * size:,} examples")
+                curve.append({"examples": number * size, "loss": mean, "learning_rate": rate})
+                total.zero_()
+                since = 0
+        optimizer.zero_grad()  # else they stay in the graph's memory
     average.install(normalised(some, normal) for some in torch.split(images[: BATCHES * SIZE], SIZE))
     return curve
 
@@ -127,7 +147,19 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    fused = True if parameters[0].is_cuda else None  # one launch a step; on the CPU it gains nothing
-    return torch.optim.SGD(
+    graphed = capturable(parameters[0].device)
+    fused = True if graphed else None  # one launch a step; on the CPU it gains nothing
+    optimizer = torch.optim.SGD(
         groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused
     )
+    for group in optimizer.param_groups if graphed else ():
+        group["lr"] = torch.zeros((), device=parameters[0].device)  # which only the fused one never asks for its value
+    return optimizer
+
+
+def _set_rate(optimizer: torch.optim.SGD, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

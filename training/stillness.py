@@ -5,7 +5,7 @@ Two locks of the system, which gives them back when a process dies, however it d
     room   held in common by all who train, alone by who measures
     gate   held alone by who measures or waits for it; whoever wants into the room passes through it first
 
-A training gives way before each forward pass, where it costs two system calls if nobody waits: without the gate, two
+A training gives way before each step, where it costs two system calls if nobody waits: without the gate, two
 trainings whose steps overlap would keep a measurement out for ever. So a measurement waits for the longest step of the
 others at most (or for a phase without forward passes, such as certifying), and not for a whole training.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
 from torch import nn
 
 ROOM, GATE = "still.room", "still.gate"
@@ -50,17 +51,19 @@ class Stillness:
         self._gate.close()
 
     def give_way(self) -> None:
-        """Lets a measurement go first, if one waits."""
+        """Lets a measurement go first, if one waits, as soon as all is done that was launched."""
         try:
             fcntl.flock(self._gate, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
+            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                torch.cuda.synchronize()
             fcntl.flock(self._room, fcntl.LOCK_UN)
             self.__enter__()
         else:
             fcntl.flock(self._gate, fcntl.LOCK_UN)
 
     def attend(self, network: nn.Module) -> None:
-        """Makes a network give way before each of its forward passes, in training and in judging alike."""
+        """Makes a network give way before each of its forward passes; a CUDA graph that is launched has none."""
         network.register_forward_pre_hook(lambda *_: self.give_way())
 
     @contextmanager

@@ -36,6 +36,7 @@ def followed(values: list[float], horizon: float) -> float:
     for value in values:
         with torch.no_grad():
             network.weight.fill_(value)
+        average.begin()
         average.update()
     average.install(iter(()))
     return network.weight.item()

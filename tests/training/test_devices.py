@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Tensor, "backward", lambda _: None)
     monkeypatch.setattr(loop, "POINTS", 0)
     monkeypatch.setattr(loop, "default_generator", lambda _: torch.Generator())
+    monkeypatch.setattr(loop, "repeated", lambda step, *_: nullcontext(step))
     monkeypatch.setattr(torch.random, "fork_rng", lambda **_: nullcontext())
     with FakeTensorMode():
         yield
@@ -91,6 +93,24 @@ def test_evaluation_keeps_all_its_tensors_on_the_device_of_the_images(
     monkeypatch.setattr(evaluate, "float", lambda value: seen.append(value.device.type) or 0.0, raising=False)
     evaluate.error(Scaled("cuda"), images("cuda"), torch.empty(20, dtype=torch.int64, device="cuda"), (0.3, 0.4))
     assert seen == ["cuda"]
+
+
+def test_a_cuda_device_is_made_repeatable_and_fills_no_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = list[float]()
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, _: shares.append(share))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    try:
+        assert claim.__wrapped__("cuda:0", 0.25) == torch.device("cuda:0")
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        assert not torch.backends.cudnn.benchmark
+        assert 0.24 < shares[0] < 0.25
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_the_cpu_needs_no_preparation_and_has_the_default_generator() -> None:

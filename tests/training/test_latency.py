@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import replace
@@ -16,8 +17,11 @@ from morphism.realise import initial
 from search import Candidate, Fidelity, WeightStore, records
 from tests.training.samples import SHAPE
 from training import DataSpec, Prepared, Recipe, Trainer, build, prepare
+from training.child import evaluate
+from training.evaluate import BATCH
 from training.latency import Latency, latency, machine, processor, reference
 from training.measurement import LatencySettings
+from training.stillness import Stillness
 
 LIGHT, QUICK = Fidelity(64), LatencySettings(repeats=10)
 FOUNDER = ResidualSpace(SHAPE, 4).starters()[0]
@@ -118,6 +122,19 @@ def test_a_trained_child_has_a_latency_and_its_machine_and_the_record_keeps_both
     assert 0 < got.objectives["latency_seconds"] < 1
     assert got.machine["threads"] == "1", "a child has one, whatever this process has"
     assert records.evaluation(records.evaluation_json(got)) == got
+
+
+def test_a_child_gives_way_before_each_step_and_each_judgement(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halts = list[str]()
+    with Stillness(tmp_path) as stillness:
+        monkeypatch.setattr(stillness, "give_way", lambda: halts.append("halt"))
+        candidate = Candidate(0, FOUNDER, fidelity=Fidelity(64))
+        places = [str(path) for path in (trainer.prepared.file, trainer.store.directory)]
+        evaluate(trainer.request(candidate, {}), *places, stillness=stillness)
+    batches = trainer.prepared.sizes["validation"] / BATCH
+    assert len(halts) == math.ceil(64 / trainer.recipe.batch_size) + math.ceil(batches)
 
 
 def test_without_the_setting_nothing_is_measured_and_the_weights_are_the_same(trainer: Trainer, tmp_path: Path) -> None:

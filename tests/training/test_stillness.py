@@ -122,6 +122,23 @@ def test_a_killed_process_holds_nobody_up(verb: str, stage: Stage) -> None:
     assert stage.start("measure", "measure", 1).wait(60) == 0
 
 
+def test_a_device_is_done_with_what_was_launched_before_a_measurement_begins(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = list[bool]()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append(stage.spans("measure") == []))
+    with Stillness(stage.directory) as still:
+        still.give_way()
+        assert done == [], "nobody waits"
+        measuring = stage.start("measure", "measure", 1)
+        stage.until("measure", "entered")
+        time.sleep(0.3)
+        still.give_way()
+        assert done == [True]
+        assert measuring.wait(60) == 0
+
+
 def test_a_network_that_attends_gives_way_before_each_forward_pass(stage: Stage) -> None:
     network = nn.Linear(2, 2)
     with Stillness(stage.directory) as still:
