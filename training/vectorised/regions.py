@@ -1,0 +1,74 @@
+"""Regions: which values of a network are laid out in blocks, and which modules are computed one after another."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx, nn
+
+from training.vectorised.convolution import simple
+
+LEAST = 12  # channels of a block; fewer would leave too much of it empty
+KEEPING = (nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d)  # modules whose output has the layout of their input
+
+
+class Regions:
+    """The values of a network, joined where they must have the same layout: wherever no convolution is between them.
+
+    A region is blocked if all that makes or takes its values can compute so: convolutions without bias that are plain
+    or depthwise, batch norms, ReLUs, max pools, sums and the global pool.
+    """
+
+    def __init__(self, network: fx.GraphModule) -> None:
+        """Reads the network's graph."""
+        self.modules = {
+            node: network.get_submodule(str(node.target)) for node in network.graph.nodes if node.op == "call_module"
+        }
+        self._above: dict[fx.Node, fx.Node] = {}
+        self._widths: dict[fx.Node, int] = {}
+        for node in network.graph.nodes:
+            self._add(node)
+
+    def width(self, node: fx.Node) -> int:
+        """Returns the number of channels of a value that is blocked; 0 if it is not."""
+        width = self._widths.get(self._root(node), 0)
+        return width if width >= LEAST else 0
+
+    def _add(self, node: fx.Node) -> None:
+        self._above[node] = node
+        module, inputs = self.modules.get(node), node.all_input_nodes
+        if isinstance(module, nn.Conv2d) and _blocks(module):
+            users = [type(self.modules.get(user)) for user in node.users]
+            finite = all(user in (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d) for user in users)
+            self._limit(node, module.out_channels if finite else 0)
+        elif isinstance(module, nn.AdaptiveAvgPool2d):
+            self._limit(node, 0)
+        elif type(module) in KEEPING or node.target is torch.add:
+            for one in inputs:
+                self._join(one, node)
+        else:
+            for one in (node, *inputs):
+                self._limit(one, 0)
+
+    def _limit(self, node: fx.Node, width: int) -> None:
+        root = self._root(node)
+        self._widths[root] = min(width, self._widths.get(root, width))
+
+    def _join(self, one: fx.Node, other: fx.Node) -> None:
+        first, second = self._root(one), self._root(other)
+        if first is second:
+            return
+        self._above[second] = first
+        if second in self._widths:
+            self._limit(first, self._widths[second])
+
+    def _root(self, node: fx.Node) -> fx.Node:
+        while self._above[node] is not node:
+            node = self._above[node]
+        return node
+
+
+def _blocks(conv: nn.Conv2d) -> bool:
+    """Says whether a convolution can take and make blocked values: it is plain or depthwise."""
+    return (
+        simple(conv) and conv.groups in (1, conv.out_channels) and (conv.groups == 1 or conv.groups == conv.in_channels)
+    )
