@@ -136,6 +136,7 @@ def test_a_region_is_blocked_only_if_all_of_it_can_be() -> None:
         nn.Sequential(conv(3, 11), nn.BatchNorm2d(11), nn.ReLU(), conv(11, 4)),
         nn.Sequential(conv(3, 16, bias=True), nn.BatchNorm2d(16), nn.ReLU(), conv(16, 4)),
         nn.Sequential(conv(4, 16, groups=2), nn.BatchNorm2d(16), nn.ReLU(), conv(16, 4)),
+        nn.Sequential(conv(16, 16, size=5, groups=16), nn.BatchNorm2d(16), nn.ReLU(), conv(16, 4)),
         nn.Sequential(conv(3, 16), nn.ReLU(), conv(16, 4)),
         nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), conv(16, 4)),
     ):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.vectorised.convolution import Columns, Direct, Form, Paired, extents, form, simple
+from training.vectorised.convolution import Columns, Direct, Form, Paired, Windows, convolved, extents, form, simple
 
 LAST = torch.channels_last
 
@@ -37,6 +37,8 @@ def wanted(conv: nn.Conv2d, x: Tensor) -> list[Tensor]:
         (Columns, nn.Conv2d(1, 6, 3, padding=1, bias=False), (3, 1, 6, 8)),
         (Columns, nn.Conv2d(3, 5, (2, 3), (2, 1), (1, 0), bias=False), (3, 3, 7, 8)),
         (Columns, nn.Conv2d(2, 1, 1, bias=False), (3, 2, 4, 4)),
+        (Windows, nn.Conv2d(4, 4, 5, padding=2, groups=4, bias=False), (3, 4, 6, 8)),
+        (Windows, nn.Conv2d(4, 4, (7, 2), (2, 3), (3, 0), groups=4, bias=False), (3, 4, 7, 8)),
         (Paired, nn.Conv2d(6, 4, 3, padding=1, bias=False), (3, 6, 5, 8)),
         (Paired, nn.Conv2d(3, 8, (1, 5), padding=(0, 2), bias=False), (3, 3, 4, 6)),
         (Paired, nn.Conv2d(2, 2, 1, bias=False), (3, 2, 4, 4)),
@@ -68,6 +70,9 @@ def test_each_way_computes_what_torch_does(way: type[Form], conv: nn.Conv2d, sha
         (nn.Conv2d(6, 6, 3, 2, padding=1), (128, 6, 28, 28), True, Direct),
         (nn.Conv2d(6, 6, 3), (128, 6, 28, 28), True, Direct),
         (nn.Conv2d(6, 6, 3, padding=1, groups=6), (128, 6, 28, 28), True, Direct),
+        (nn.Conv2d(6, 6, 5, padding=2, groups=6), (128, 6, 28, 28), True, Windows),
+        (nn.Conv2d(6, 6, 5, padding=2, groups=2), (128, 6, 28, 28), True, Direct),
+        (nn.Conv2d(6, 6, 5, dilation=2, groups=6), (128, 6, 28, 28), True, Direct),
     ],
 )
 def test_the_way_is_chosen_by_the_shape(
@@ -81,3 +86,16 @@ def test_a_bias_or_another_padding_is_not_simple() -> None:
     assert not simple(nn.Conv2d(2, 2, 3))
     assert not simple(nn.Conv2d(2, 2, 3, padding="same", bias=False))
     assert not simple(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular", bias=False))
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_convolution_alone_has_torchs_gradients(trained: bool) -> None:
+    conv = nn.Conv2d(4, 4, 5, padding=2, groups=4, bias=False).to(memory_format=LAST)
+    x = drawn(3, 4, 6, 8).float().requires_grad_(trained)
+    inputs = [conv.weight, *([x] if trained else [])]
+    weights = drawn(3, 4, 6, 8).float()
+    found, wanted = (torch.autograd.grad((y * weights).sum(), inputs) for y in (convolved(conv, x), conv(x)))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(convolved(conv, x), conv(x))

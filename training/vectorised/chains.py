@@ -27,7 +27,7 @@ def units(network: nn.Module, others: Set[nn.Module]) -> Iterator[Unit]:
         while (after := following.get(chain[-1])) and after not in done and type(after) is NEXT.get(type(chain[-1])):
             chain.append(after)
         done.update(chain)
-        if isinstance(module, nn.Conv2d) and (len(chain) == 1 or not simple(module)):
+        if isinstance(module, nn.Conv2d) and not simple(module):
             del chain[0]
         if chain:
             parts: dict[str, Any] = {PARTS[type(part)]: part for part in chain}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 FEW = 16  # inputs of an output
+WINDOW = 3  # the largest kernel whose gradient torch is fast at, if it is depthwise
 NARROW, MANY = 8, 2**15  # channels, and pairs of positions
 
 
@@ -32,6 +35,11 @@ def simple(conv: nn.Conv2d) -> bool:
     return conv.bias is None and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
+def deep(conv: nn.Conv2d) -> bool:
+    """Says whether a convolution is depthwise: each channel is made of one."""
+    return conv.groups == conv.in_channels == conv.out_channels
+
+
 def extents(conv: nn.Conv2d, x: Tensor) -> tuple[int, int]:
     """Returns the height and the width of what a convolution returns."""
     padding = cast("tuple[int, int]", conv.padding)
@@ -51,13 +59,40 @@ def kind(conv: nn.Conv2d | None, x: Tensor) -> torch.dtype:
 
 def form(conv: nn.Conv2d, x: Tensor) -> Form:
     """Returns the fastest way, from what was measured on one thread of a Zen 4 in bfloat16."""
-    if conv.groups > 1 or conv.dilation != (1, 1):
+    if conv.dilation != (1, 1):
         return Direct
+    if conv.groups > 1:
+        return Windows if deep(conv) and max(conv.kernel_size) > WINDOW else Direct
     if conv.weight[0].numel() <= FEW and not x.requires_grad:
         return Columns
     same = conv.stride == (1, 1) and extents(conv, x) == x.shape[2:]
     few = max(conv.weight.shape[:2]) <= NARROW and x.shape[3] % 2 == 0
     return Paired if same and few and x[:, 0].numel() >= 2 * MANY else Direct
+
+
+def convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Returns the convolution of x, in the fastest way if gradients are wanted."""
+    if not torch.is_grad_enabled() or form(conv, x) is Direct:
+        return nn.Conv2d.forward(conv, x)
+    return cast("Tensor", _Convolved.apply(x, conv.weight, conv))
+
+
+class _Convolved(torch.autograd.Function):
+    """Takes and returns `[N, C, H, W]`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, conv: nn.Conv2d) -> Tensor:
+        ctx.conv, ctx.form, kernel = conv, form(conv, x), kernel.to(kind(conv, x))
+        y, seen = ctx.form.forward(x.to(kernel.dtype), kernel, conv)
+        ctx.save_for_backward(seen, kernel)
+        return cast("Tensor", y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        slope = gradient.contiguous(memory_format=torch.channels_last)
+        of_x, of_kernel = ctx.form.backward(slope, *ctx.saved_tensors, ctx.conv, ctx.needs_input_grad[0])
+        return of_x, of_kernel.to(ctx.conv.weight.dtype), None
 
 
 class Direct:
@@ -129,6 +164,36 @@ class Paired:
         given: Any = ((1, 2), conv.padding, (1, 1), False, [0, 0], 1, [False, True, False])
         _, found, _ = torch.ops.aten.convolution_backward(pairs, seen, _double(kernel), None, *given)
         return of_x, found[:channels, ..., :-1] + found[channels:, ..., 1:]
+
+
+class Windows(Direct):
+    """A depthwise convolution whose kernel's gradient is that of several of 3 x 3, which torch is fast at.
+
+    Of the time of torch's own gradient of 5 x 5, 0.14 to 0.2 with 8 to 22 channels.
+    """
+
+    @staticmethod
+    def backward(slope: Tensor, seen: Tensor, kernel: Tensor, conv: nn.Conv2d, needed: bool) -> Gradients:
+        """As of `Form`."""
+        (down, right), sizes = cast("tuple[int, int]", conv.padding), [min(WINDOW, size) for size in kernel.shape[2:]]
+        padded = functional.pad(seen, (right, right, down, down))
+        reach = [conv.stride[d] * (slope.shape[2 + d] - 1) + sizes[d] for d in (0, 1)]
+        window, of_kernel = kernel.new_empty((len(kernel), 1, *sizes)), torch.empty_like(kernel)
+        given: Any = (conv.stride, (0, 0), (1, 1), False, [0, 0], conv.groups, [False, True, False])
+        for row, column in product(*(_starts(size) for size in kernel.shape[2:])):
+            part = padded[:, :, row : row + reach[0], column : column + reach[1]]
+            part = part.contiguous(memory_format=torch.channels_last)
+            _, found, _ = torch.ops.aten.convolution_backward(slope, part, window, None, *given)
+            of_kernel[:, :, row : row + sizes[0], column : column + sizes[1]] = found
+        if not needed:
+            return None, of_kernel
+        given = (conv.stride, conv.padding, (1, 1), False, [0, 0], conv.groups, [True, False, False])
+        return torch.ops.aten.convolution_backward(slope, seen, kernel, None, *given)[0], of_kernel
+
+
+def _starts(size: int) -> list[int]:
+    """Returns where windows begin that cover a size, the last one at its end."""
+    return sorted({max(0, min(start, size - WINDOW)) for start in range(0, size, WINDOW)})
 
 
 def _double(kernel: Tensor) -> Tensor:

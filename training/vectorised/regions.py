@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
-from training.vectorised.convolution import simple
+from training.vectorised.convolution import WINDOW, deep, simple
 
 LEAST = 12  # channels of a block; fewer would leave too much of it empty
 KEEPING = (nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d)  # modules whose output has the layout of their input
@@ -68,7 +68,6 @@ class Regions:
 
 
 def _blocks(conv: nn.Conv2d) -> bool:
-    """Says whether a convolution can take and make blocked values: it is plain or depthwise."""
-    return (
-        simple(conv) and conv.groups in (1, conv.out_channels) and (conv.groups == 1 or conv.groups == conv.in_channels)
-    )
+    """Says whether a convolution can take and make blocked values: it is plain, or depthwise and small."""
+    small = max(conv.kernel_size) <= WINDOW
+    return simple(conv) and (conv.groups == 1 or (deep(conv) and small))

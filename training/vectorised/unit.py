@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from training.vectorised.convolution import extents, form, kind
+from training.vectorised.convolution import convolved, extents, form, kind
 from training.vectorised.layout import INTEGERS, last, narrow, packing
 from training.vectorised.norm import batch_norm, normalised, spread, statistics, sums
 from training.vectorised.pool import gains, max_pool
@@ -53,7 +53,7 @@ class Unit:
             kernel = conv.weight if conv else None
             x = _Joint.apply(x, kernel, norm.weight, norm.bias, norm, conv, self.relu is not None, pooled)
         else:
-            x = nn.Conv2d.forward(self.conv, x) if self.conv else x
+            x = convolved(self.conv, x) if self.conv else x
             x = batch_norm(self.norm, x) if self.norm else x
             x = relu(self.relu, x, pooled) if self.relu else x
         return max_pool(self.pool, x) if self.pool and not pooled else x
