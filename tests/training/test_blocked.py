@@ -31,9 +31,9 @@ class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.first = conv(1, 6), nn.BatchNorm2d(6)
-        self.widen, self.second = conv(6, 20), nn.BatchNorm2d(20, momentum=0.3)
-        self.inner, self.third = conv(20, 20), nn.BatchNorm2d(20)
-        self.deep, self.point, self.fourth = conv(20, 20, groups=20), conv(20, 32, 1), nn.BatchNorm2d(32)
+        self.widen, self.second = conv(6, 28), nn.BatchNorm2d(28, momentum=0.3)
+        self.inner, self.third = conv(28, 28), nn.BatchNorm2d(28)
+        self.deep, self.point, self.fourth = conv(28, 28, groups=28), conv(28, 32, 1), nn.BatchNorm2d(32)
         self.last, self.fifth = conv(32, 5), nn.BatchNorm2d(5)
         self.relu, self.pool, self.mean, self.head = nn.ReLU(), nn.MaxPool2d(2, 2), nn.AdaptiveAvgPool2d(1), conv(5, 3)
 
@@ -133,7 +133,8 @@ def test_a_region_is_blocked_only_if_all_of_it_can_be() -> None:
     for other in (
         nn.Sequential(conv(3, 16), nn.BatchNorm2d(16), nn.GELU(), conv(16, 4)),
         nn.Sequential(conv(3, 16), nn.BatchNorm2d(16), nn.ReLU()),
-        nn.Sequential(conv(3, 11), nn.BatchNorm2d(11), nn.ReLU(), conv(11, 4)),
+        nn.Sequential(conv(3, 12), nn.BatchNorm2d(12), nn.ReLU(), conv(12, 4)),
+        nn.Sequential(conv(3, 24), nn.BatchNorm2d(24), nn.ReLU(), conv(24, 4)),
         nn.Sequential(conv(3, 16, bias=True), nn.BatchNorm2d(16), nn.ReLU(), conv(16, 4)),
         nn.Sequential(conv(4, 16, groups=2), nn.BatchNorm2d(16), nn.ReLU(), conv(16, 4)),
         nn.Sequential(conv(16, 16, size=5, groups=16), nn.BatchNorm2d(16), nn.ReLU(), conv(16, 4)),

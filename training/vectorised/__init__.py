@@ -2,10 +2,10 @@
 
 Where channels lie last in memory, torch's kernels for a CPU take the channels of one position at a time. A vector of
 512 bits holds 16 to 32 numbers, so with 6 channels most of it idles: batch norm took 38 % and max pooling 10 % of the
-training of a network of 4,300 parameters (Zen 4). Two ways out, chosen before anything is computed, by the graph:
-values of 12 channels or more are laid out as oneDNN likes them (blocked.py), and narrow ones are seen as rows of many
-channels by units of convolution, norm, ReLU and pool that pass over their numbers less often (unit.py). The values are
-torch's but for rounding. Whatever is in neither case is left to torch.
+training of a network of 4,300 parameters (Zen 4). Two ways out, chosen by the graph before anything is computed:
+values whose channels fill vectors are laid out as oneDNN likes them (blocked.py), and narrow ones are seen as rows of
+many channels, by units of convolution, norm, ReLU and pool that pass over their numbers less often (unit.py). The
+values are torch's but for rounding. Whatever is in neither case is left to torch.
 """
 
 from __future__ import annotations
