@@ -83,23 +83,25 @@ def _filled(vector: Tensor, channels: int) -> Tensor:
     return torch.constant_pad_nd(vector, (0, more)) if more else vector
 
 
+def _widened(x: Tensor, channels: int) -> Tensor:
+    more = channels - x.shape[1]
+    return torch.constant_pad_nd(x, (0, 0, 0, 0, 0, more)) if more else x
+
+
 class _Convolved(torch.autograd.Function):
     """Takes `[N, C, H, W]`, blocked or not, and returns it blocked or not."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, conv: nn.Conv2d, made: bool) -> Tensor:
         ctx.conv, ctx.made, ctx.taken = conv, made, x.is_mkldnn
-        kernel, groups = weight.to(torch.bfloat16), conv.groups
+        outputs, single = full(len(weight)), conv.groups > 1  # each channel is made of one
         if not x.is_mkldnn:
-            x = x.to(torch.bfloat16).to_mkldnn()
-        outputs = full(len(weight))
-        if groups > 1:
-            groups, inputs = outputs, 1
-        else:
-            inputs = x.shape[1]
-        more = inputs - weight.shape[1], outputs - len(weight)
-        if any(more):
-            kernel = torch.constant_pad_nd(kernel, (0, 0, 0, 0, 0, more[0], 0, more[1]))
+            x = _widened(x.to(torch.bfloat16).contiguous(), outputs if single else x.shape[1]).to_mkldnn()
+        kernel = torch.constant_pad_nd(
+            weight.to(torch.bfloat16),
+            (0, 0, 0, 0, 0, 0 if single else x.shape[1] - weight.shape[1], 0, outputs - len(weight)),
+        )
+        groups = outputs if single else 1
         ctx.groups = groups
         ctx.save_for_backward(x, kernel)
         padding = cast("tuple[int, int]", conv.padding)
@@ -114,13 +116,12 @@ class _Convolved(torch.autograd.Function):
         x, kernel = ctx.saved_tensors
         conv = ctx.conv
         if not ctx.made:
-            more = len(kernel) - gradient.shape[1]
-            gradient = torch.constant_pad_nd(gradient.contiguous(), (0, 0, 0, 0, 0, more)).to_mkldnn()
+            gradient = _widened(gradient.contiguous(), len(kernel)).to_mkldnn()
         given: Any = (conv.stride, conv.padding, conv.dilation, False, [0, 0], ctx.groups)
         of_x, of_kernel, _ = torch.ops.aten.convolution_backward(
             gradient, x, kernel, None, *given, [ctx.needs_input_grad[0], True, False]
         )
-        if of_x is not None and not ctx.taken:
-            of_x = of_x.to_dense()
         channels, inputs = conv.weight.shape[:2]
+        if of_x is not None and not ctx.taken:
+            of_x = of_x.to_dense()[:, : conv.in_channels]
         return of_x, of_kernel[:channels, :inputs].to(conv.weight.dtype), None, None

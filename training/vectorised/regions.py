@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import fx, nn
 
@@ -9,7 +11,6 @@ from training.vectorised.convolution import WINDOW, deep, simple
 
 BLOCK = 16  # channels
 FILLED = 0.75  # of its blocks have to be more than so full: with 12 of 16, convolutions take 1.13 times as long (Zen 4)
-KEEPING = (nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d)  # modules whose output has the layout of their input
 
 
 class Regions:
@@ -22,9 +23,9 @@ class Regions:
 
     def __init__(self, network: fx.GraphModule) -> None:
         """Reads the network's graph."""
-        self.modules = {
-            node: network.get_submodule(str(node.target)) for node in network.graph.nodes if node.op == "call_module"
-        }
+        calls = [node for node in network.graph.nodes if node.op == "call_module"]
+        times = Counter(node.target for node in calls)  # what is called twice may be in two regions
+        self.modules = {node: network.get_submodule(str(node.target)) for node in calls if times[node.target] == 1}
         self._above: dict[fx.Node, fx.Node] = {}
         self._widths: dict[fx.Node, int] = {}
         for node in network.graph.nodes:
@@ -42,9 +43,9 @@ class Regions:
             users = [type(self.modules.get(user)) for user in node.users]
             finite = all(user in (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d) for user in users)
             self._limit(node, module.out_channels if finite else 0)
-        elif isinstance(module, nn.AdaptiveAvgPool2d):
+        elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
             self._limit(node, 0)
-        elif type(module) in KEEPING or node.target is torch.add:
+        elif node.target is torch.add or (module and _keeps(module)):
             for one in inputs:
                 self._join(one, node)
         else:
@@ -78,3 +79,11 @@ def _blocks(conv: nn.Conv2d) -> bool:
     """Says whether a convolution can take and make blocked values: it is plain, or depthwise and small."""
     small = max(conv.kernel_size) <= WINDOW
     return simple(conv) and (conv.groups == 1 or (deep(conv) and small))
+
+
+def _keeps(module: nn.Module) -> bool:
+    """Says whether the output of a module can have the layout of its input."""
+    if isinstance(module, nn.BatchNorm2d):
+        usual = module.affine and module.momentum is not None and module.running_mean is not None
+        return usual and module.training
+    return isinstance(module, nn.ReLU) or (isinstance(module, nn.MaxPool2d) and module.dilation in (1, (1, 1)))
