@@ -81,7 +81,7 @@ def train(
     drawn_from = [generator, default_generator(device)]  # dropout takes no generator of its own
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        vectorised(network),
+        vectorised(network, half and device.type == "cpu"),
         repeated(step, steps, device, drawn_from) as advance,
     ):
         default_generator(device).manual_seed(generator.initial_seed())
@@ -147,12 +147,10 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    graphed = capturable(parameters[0].device)
-    fused = True if graphed else None  # one launch a step; on the CPU it gains nothing
-    optimizer = torch.optim.SGD(
-        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused
+    optimizer = torch.optim.SGD(  # fused: one launch a step; on the CPU 0.05 ms instead of 0.18 for 17 tensors (Zen 4)
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True
     )
-    for group in optimizer.param_groups if graphed else ():
+    for group in optimizer.param_groups if capturable(parameters[0].device) else ():
         group["lr"] = torch.zeros((), device=parameters[0].device)  # which only the fused one never asks for its value
     return optimizer
 
