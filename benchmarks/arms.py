@@ -11,7 +11,7 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -47,8 +47,9 @@ class Size:
         bounds: of parameters, rising; under each of them an arm picks a network; the last one is that of the limits.
         recipe: of every training.
         examples: that a child is shown.
-        retrained: examples that a picked network is shown, from scratch.
-        trainings: of each picked network; their mean error counts.
+        finalists: under each bound, that are trained from scratch to choose one of them.
+        retrained: examples that each of these trainings shows.
+        trainings: of the chosen ones, anew; their mean error counts.
         segments: that the one long training is cut into.
     """
 
@@ -58,6 +59,7 @@ class Size:
     bounds: tuple[int, ...]
     recipe: Recipe
     examples: int
+    finalists: int
     retrained: int
     trainings: int
     segments: int
@@ -71,10 +73,11 @@ class Size:
 FULL = Size(
     budget=1_200.0,
     data=DATA,
-    limits=ResidualLimits(parameters=20_000, macs=1_000_000),
-    bounds=(5_000, 10_000, 20_000),
+    limits=ResidualLimits(parameters=10_000, macs=500_000),
+    bounds=(2_500, 5_000, 10_000),
     recipe=Recipe(batch_size=128, learning_rate=0.15, crop=2, flip=True),
     examples=30_000,
+    finalists=3,
     retrained=300_000,
     trainings=2,
     segments=20,
@@ -86,6 +89,7 @@ QUICK = Size(
     bounds=(5_000, 30_000),
     recipe=Recipe(batch_size=64),
     examples=500,
+    finalists=2,
     retrained=1_000,
     trainings=1,
     segments=2,
@@ -139,15 +143,15 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """What an arm picks.
+    """What an arm finds.
 
     Attributes:
-        genomes: the pick under each bound of parameters; none where there is no network so small.
+        finalists: under each bound of parameters, the best first; none where there is no network so small.
         seconds: processor seconds of all children.
         children: that were trained; repeats of what was known are not counted.
     """
 
-    genomes: Mapping[int, Genome]
+    finalists: Mapping[int, Sequence[Genome]]
     seconds: float = 0.0
     children: int = 0
 
@@ -191,7 +195,7 @@ def strategy(job: Job) -> Iterator[Strategy]:
 
 
 def searched(job: Job) -> Found:
-    """Searches until the budget is spent, one child at a time, and picks the least judged error under each bound.
+    """Searches until the budget is spent, one child at a time; finalists have the least judged error under each bound.
 
     Raises:
         TimeUp: before the budget was.
@@ -207,61 +211,74 @@ def searched(job: Job) -> Found:
         drive(proposing, dispatch, ledger, Budget(cpu_seconds=job.size.budget, seconds=before + job.left()))
         if ledger.spent().train_seconds < job.size.budget:
             job.left()  # else it has nothing more to propose
-        return picked(ledger, job.size.bounds)
+        return picked(ledger, job.size)
 
 
-def picked(ledger: Ledger, bounds: tuple[int, ...]) -> Found:
-    """Returns the network with the least error under each bound of parameters, as the product judges errors.
-
-    That is the validation error, but for heirs, whose error is corrected for the age of their lineage.
-    """
+def picked(ledger: Ledger, size: Size) -> Found:
+    """Returns the networks with the least errors under each bound of parameters, as the product judges errors."""
     told = ledger.evaluations().values()
     errors = judged("corrected", told)
     good = sorted((e for e in told if e.ok), key=lambda e: (errors[e.number], e.objectives["parameters"]))
-    best: dict[int, Genome] = {}
-    for bound in bounds:
-        fitting = (e.number for e in good if e.objectives["parameters"] <= bound)
-        if (number := next(fitting, None)) is not None:
-            best[bound] = ledger.candidate(number).genome
+    genomes = [(e.objectives["parameters"], ledger.candidate(e.number).genome) for e in good]
     children = sum(e.cost.get("seconds", 0.0) > 0 for e in told)
-    return Found(best, ledger.spent().train_seconds, children)
+    return Found(first(genomes, size), ledger.spent().train_seconds, children)
 
 
 def largest(job: Job) -> Found:
     """Returns the largest of many random members under each bound; nothing is trained."""
     rng, space = random.Random(f"{job.seed}:largest"), job.space
     drawn = [space.sample(rng) for _ in range(DRAWN)]
-    sizes = [cost(genome).parameters for genome in drawn]
-    best: dict[int, Genome] = {}
-    for bound in job.size.bounds:
-        if fitting := [(size, -at) for at, size in enumerate(sizes) if size <= bound]:
-            best[bound] = drawn[-max(fitting)[1]]
-    return Found(best)
+    by_size = sorted(((cost(genome).parameters, genome) for genome in drawn), key=lambda pair: -pair[0])
+    return Found(first(by_size, job.size))
+
+
+def first(genomes: Sequence[tuple[float, Genome]], size: Size) -> dict[int, list[Genome]]:
+    """Returns, of networks with their parameters, the first few different ones under each bound that has any."""
+    fitting = {bound: [genome for count, genome in genomes if count <= bound] for bound in size.bounds}
+    return {bound: list(dict.fromkeys(found))[: size.finalists] for bound, found in fitting.items() if found}
 
 
 def retrained(job: Job, found: Found) -> Iterator[dict[str, Any]]:
-    """Yields what each picked network is worth, trained from scratch with the seeds that all arms have.
+    """Yields what the chosen networks are worth, trained from scratch with the seeds that all arms have.
+
+    Of the finalists under a bound the one with the least validation error after one training is chosen, and trained
+    anew.
 
     Raises:
         RuntimeError: a training failed.
         TimeUp: before all were trained.
     """
-    for genome in dict.fromkeys(found.genomes.values()):
-        errors, seconds = list[float](), 0.0
-        for training in range(job.size.trainings):
-            job.left()
-            trainer = job.trainer("retrain", 1_000_000 + 1_000 * job.seed + training)
-            evaluation = retrain(trainer, Candidate(0, genome, fidelity=Fidelity(job.size.retrained)))
-            if not evaluation.ok:
-                raise RuntimeError(f"a retraining must succeed, it ended with {evaluation.status}: {evaluation.reason}")
-            errors.append(evaluation.objectives[f"{SECOND}_error"])
-            seconds += evaluation.cost["seconds"]
-        bounds = [bound for bound, pick in found.genomes.items() if pick == genome]
-        yield pick(genome, bounds, errors, seconds)
+    finals = {genome: trained_anew(job, genome, 0) for genomes in found.finalists.values() for genome in genomes}
+    spent = sum(final.cost["seconds"] for final in finals.values())
+    chosen = {
+        bound: min(genomes, key=lambda genome: finals[genome].objectives["error"])
+        for bound, genomes in found.finalists.items()
+    }
+    for genome in dict.fromkeys(chosen.values()):
+        again = [trained_anew(job, genome, number + 1) for number in range(job.size.trainings)]
+        errors = [evaluation.objectives[f"{SECOND}_error"] for evaluation in again]
+        seconds = spent + sum(evaluation.cost["seconds"] for evaluation in again)
+        yield pick(genome, [bound for bound, one in chosen.items() if one == genome], errors, seconds)
+        spent = 0.0
+
+
+def trained_anew(job: Job, genome: Genome, number: int) -> Evaluation:
+    """Returns one full training from scratch, judged on both validation parts.
+
+    Raises:
+        RuntimeError: it failed.
+        TimeUp: the session's time is up.
+    """
+    job.left()
+    trainer = job.trainer("retrain", 1_000_000 + 1_000 * job.seed + number)
+    evaluation = retrain(trainer, Candidate(0, genome, fidelity=Fidelity(job.size.retrained)))
+    if not evaluation.ok:
+        raise RuntimeError(f"a retraining must succeed, it ended with {evaluation.status}: {evaluation.reason}")
+    return evaluation
 
 
 def pick(genome: Genome, bounds: list[int], errors: list[float], seconds: float) -> dict[str, Any]:
-    """Returns the record of a picked network: where it is the pick, its size, its mean error, its retraining's cost."""
+    """Returns the record of a chosen network: where it is the one, its size, its mean error, what retraining cost."""
     counted = cost(genome)
     sizes = {"parameters": counted.parameters, "macs": counted.macs, "genome": genome.digest}
     return {"bounds": bounds, **sizes, "error": statistics.mean(errors), "errors": errors, "seconds": seconds}
@@ -282,7 +299,7 @@ def unsearched(job: Job) -> tuple[Found, list[dict[str, Any]]]:
     if outcome.status != "ok":
         raise RuntimeError(f"the long training must be judged, this ended with {outcome.status}: {outcome.reason}")
     bounds = [bound for bound in job.size.bounds if cost(genome).parameters <= bound]
-    found = Found(dict.fromkeys(bounds, genome), sum(one.seconds for one in done), 1)
+    found = Found({bound: [genome] for bound in bounds}, sum(one.seconds for one in done), 1)
     return found, [pick(genome, bounds, [outcome.value["error"]], 0.0)]
 
 

@@ -77,7 +77,7 @@ class Residual:
 
     name: str = "deepen.residual"
     modes: Modes = EXACT
-    weight: float = 1.5
+    weight: float = 2.5
 
     def sites(self, genome: Genome) -> Sequence[Site]:
         """Returns the nodes that end a layer of images, with one width in every call."""

@@ -27,7 +27,7 @@ class Pyramid:
 
     name: str = "head.pyramid"
     modes: Modes = EXACT
-    weight: float = 0.5
+    weight: float = 1.0
 
     def sites(self, genome: Genome) -> Sequence[Site]:
         """Returns the linear maps that read the flattened value of a global pool over images of one extent."""
