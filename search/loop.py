@@ -290,8 +290,9 @@ class _Loop:
 
     def again(self, evaluation: Evaluation) -> bool:
         """Says whether a failed candidate is tried again; attempts that a crash of ours cut off do not count."""
-        failures = [outcome for outcome in self.ledger.attempts(evaluation.number) if outcome in INFRASTRUCTURAL]
-        return evaluation.status in INFRASTRUCTURAL and len(failures) + 1 < ATTEMPTS
+        if evaluation.status not in INFRASTRUCTURAL:
+            return False
+        return sum(outcome in INFRASTRUCTURAL for outcome in self.ledger.attempts(evaluation.number)) + 1 < ATTEMPTS
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Records an evaluation, then tells the strategy."""
