@@ -16,6 +16,7 @@ from search import records
 from search.errors import ContractBroken, DiskFull, ReplayDiverged, SearchError
 from search.files import room
 from search.front import Front
+from search.garbage import settled
 from search.ledger import Ledger
 from search.past import Past, remind
 from search.protocol import INFRASTRUCTURAL, Candidate, Evaluation, Strategy
@@ -132,7 +133,7 @@ def drive(
         DiskFull: nothing can be written; everything so far is kept.
         SearchError: all of the first candidates failed, or all that the strategy has to propose.
     """
-    with room(f"search {ledger.directory.name}"):
+    with room(f"search {ledger.directory.name}"), settled():
         return _Loop(strategy, dispatch, ledger, budget, watch).run(slots)
 
 
