@@ -33,7 +33,7 @@ def test_what_was_there_before_is_left_alone_and_what_comes_later_is_not() -> No
 
 
 def test_a_search_that_fails_leaves_the_collector_as_it_was(place: Path) -> None:
-    frozen: list[int] = []
+    frozen, threshold = list[int](), gc.get_threshold()
     with Ledger.create(place / "a", CONFIG) as ledger, pytest.raises(ZeroDivisionError):
         drive(
             Climber(3),
@@ -44,3 +44,4 @@ def test_a_search_that_fails_leaves_the_collector_as_it_was(place: Path) -> None
         )
     assert frozen[0] > 0
     assert gc.get_freeze_count() == 0
+    assert gc.get_threshold() == threshold
