@@ -45,6 +45,7 @@ class ChannelMap:
     Attributes:
         entries: by path, the channels in their order; a value has one position for each, or a block of them.
         classes: representative to all symbols that are one with it, itself first: the most upstream one.
+        made: by module and node that makes channels, the representatives of these channels in their order.
         frozen: representatives of the classes whose width is given: the network's input and its output, the queries
             and keys of attention, and what a shuffle deals out.
         coupled: sets of representatives that a norm over channels reads: no edit keeps its function but one that
@@ -53,6 +54,7 @@ class ChannelMap:
 
     entries: Mapping[str, tuple[Entry, ...]]
     classes: Mapping[Symbol, tuple[Symbol, ...]]
+    made: Mapping[tuple[str, str], tuple[Symbol, ...]]
     frozen: frozenset[Symbol]
     coupled: tuple[frozenset[Symbol], ...] = ()
 
@@ -60,15 +62,6 @@ class ChannelMap:
     def lists(self) -> tuple[tuple[Entry, ...], ...]:
         """The lists of `entries`, those of several values once: most values have the very list of what they read."""
         return tuple({id(entries): entries for entries in self.entries.values()}.values())
-
-    @cached_property
-    def made(self) -> Mapping[tuple[str, str], tuple[Symbol, ...]]:
-        """By module and node that makes channels, the representatives of these channels in their order."""
-        found: dict[tuple[str, str], list[tuple[int, Symbol]]] = {}
-        for representative, members in self.classes.items():
-            for module, node, channel in members:
-                found.setdefault((module, node), []).append((channel, representative))
-        return {key: tuple(symbol for _, symbol in sorted(channels)) for key, channels in found.items()}
 
     @cached_property
     def joined(self) -> frozenset[Symbol]:
@@ -240,6 +233,7 @@ class _Walk:
         for root, symbol in zip(roots, self.symbols, strict=True):
             classes.setdefault(root, []).append(symbol)
         alone = {root: Entry(self.symbols[root], 1) for root in classes}
+        ends = [*self.first.values(), len(table)][1:]
         # most values have the very list of what they read
         lists = {id(found): found for found in self.entries.values()}
         made = {
@@ -249,6 +243,7 @@ class _Walk:
         return ChannelMap(
             {path: made[id(found)] for path, found in self.entries.items()},
             {self.symbols[root]: tuple(members) for root, members in classes.items()},
+            {key: tuple(table[start:stop]) for (key, start), stop in zip(self.first.items(), ends, strict=True)},
             frozenset(table[number] for number in self.frozen),
             _merged([frozenset(table[number] for number, _ in entries) for entries in self.coupled]),
         )
