@@ -32,7 +32,7 @@ from typing import NamedTuple
 from flows import settings
 
 # isort: split
-from evo import NSGA2
+from evo import NSGA2, NSGA2Settings
 from flows.home import Home
 from genomes import cost
 from genomes.spaces.residual import ResidualSpace
@@ -42,6 +42,7 @@ from training.worker import preload, run_isolated
 SECONDS_OF_A_CHILD = 10.0
 SLOTS = 2
 SPACE = ResidualSpace((1, 28, 28), 10)
+FOUNDERS = 12
 
 
 class Times(NamedTuple):
@@ -77,6 +78,11 @@ def null(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
     return Evaluation(candidate.number, "ok", numbers, spent, curve, weights="0" * 64)
 
 
+def strategy() -> NSGA2:
+    """Returns a fresh strategy, most of whose candidates are children."""
+    return NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0, NSGA2Settings(founders=FOUNDERS))
+
+
 def search(directory: Path, children: int) -> None:
     """Runs the bare loop."""
 
@@ -84,7 +90,7 @@ def search(directory: Path, children: int) -> None:
         done(null(candidate, parents))
 
     with Ledger.create(directory, {}) as ledger:
-        drive(NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0), dispatch, ledger, Budget(candidates=children), SLOTS)
+        drive(strategy(), dispatch, ledger, Budget(candidates=children), SLOTS)
 
 
 def afresh(directory: Path, children: int) -> Times:
@@ -106,11 +112,11 @@ def flow(home: Path, children: int) -> Times:
         place = Home(home)
         place.make()
         tracker = Tracker(place, "overhead", None, {})
-        strategy = NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0)
+        proposing = strategy()
 
         def work() -> None:
             with Ledger.create(place.search("overhead"), {}) as ledger, tracker.running():
-                drive(strategy, dispatcher(null), ledger, Budget(candidates=children), SLOTS)
+                drive(proposing, dispatcher(null), ledger, Budget(candidates=children), SLOTS)
 
         return timed(work, children)
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from functools import reduce
 
-from genomes import Genome, InvalidGenome, Limits, check, cost
+from genomes import Bounded, Genome, InvalidGenome, Limits, allowed
 from morphism import Edit, Inapplicable, Morphism, compose
 from morphism.edit import Site
 from morphism.lint import lint
@@ -15,22 +15,10 @@ from morphism.lint import lint
 def attempt(kind: Morphism, genome: Genome, site: Site, rng: random.Random, limits: Limits) -> Edit | None:
     """Returns the edit at a site; None if it cannot be made there or leads to a genome that is not allowed."""
     try:
-        edit = kind.plan(genome, site, rng)
+        edit = kind.plan(Bounded(genome, limits), site, rng)
         return edit if allowed(edit.genome, limits) else None
     except (Inapplicable, InvalidGenome):
         return None
-
-
-def allowed(genome: Genome, limits: Limits) -> bool:
-    """Says whether a genome is valid and within the limits."""
-    try:
-        counts = vars(cost(genome))  # what most fail near the limits, and the cheaper question
-        if any(limit is not None and counts[name] > limit for name, limit in vars(limits).items()):
-            return False
-        check(genome)
-    except InvalidGenome:
-        return False
-    return True
 
 
 def sound(edits: Sequence[Edit]) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from evo.attempt import allowed
-from genomes import Genome, Limits, expand
+from genomes import Genome, Limits, allowed, expand
 from genomes.operations import Call, Input, Operation
 from morphism import INEXACT, Edit
 from morphism.channels import channels

@@ -16,7 +16,6 @@ from deap import tools
 from evo.individual import Individual
 from evo.judgement import Judging
 from evo.population import Population
-from evo.randomness import seeded
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
 from search import Candidate, Evaluation, Fidelity, Past, proposals
@@ -93,9 +92,7 @@ class NSGA2:
         return self.population.proposal(self.settings.founders, self.survivors, self._selected)
 
     def _selected(self, rng: random.Random) -> Individual:
-        with seeded(rng):
-            one, other = tools.selRandom(self.survivors, 2)
-        return winner(one, other)
+        return winner(rng.choice(self.survivors), rng.choice(self.survivors))
 
 
 def winner(one: Individual, other: Individual) -> Individual:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from operator import or_
 
-from evo.attempt import allowed
-from genomes import Edge, Genome, InvalidGenome, Limits, Module, expand
+from genomes import Edge, Genome, InvalidGenome, Limits, Module, allowed, expand
 from genomes.operations import Call, Conv, Linear, Operation, Output, Shape
 from morphism import INEXACT, Edit, Inapplicable
 from morphism.names import short_hash, stable_id

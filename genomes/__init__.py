@@ -1,16 +1,18 @@
 """What an architecture is: genomes, their expansion, rules, identity and cost. Knows no weights and no torch."""
 
+from genomes.bounded import Bounded
 from genomes.cost import Cost, cost
 from genomes.errors import InvalidGenome
 from genomes.expansion import Expansion, Primitive, expand
 from genomes.features import features
 from genomes.genome import Edge, Genome, Module
 from genomes.identity import canonical, equivalent, fingerprint
-from genomes.rules import Limits, check, load_genome
+from genomes.rules import Limits, allowed, check, load_genome
 from genomes.seen import Seen
 from genomes.stored import Stored
 
 __all__ = [
+    "Bounded",
     "Cost",
     "Edge",
     "Expansion",
@@ -21,6 +23,7 @@ __all__ = [
     "Primitive",
     "Seen",
     "Stored",
+    "allowed",
     "canonical",
     "check",
     "cost",

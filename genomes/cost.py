@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -34,10 +33,6 @@ def cost(genome: Genome) -> Cost:
     Raises:
         InvalidGenome: the genome does not expand.
     """
-    parameters = macs = numbers = 0
-    for primitive in canonical(genome).primitives.values():
-        shapes = primitive.operation.parameter_shapes(primitive.in_shapes)
-        parameters += sum(math.prod(shape) for shape in shapes.values())
-        macs += primitive.operation.macs(primitive.in_shapes)
-        numbers += math.prod(primitive.shape)
+    counts = [primitive.counts for primitive in canonical(genome).primitives.values()]
+    parameters, macs, numbers = map(sum, zip(*counts, strict=True))
     return Cost(parameters, macs, BYTES_PER_NUMBER * numbers)

@@ -1,9 +1,13 @@
-"""Expansion: a genome as one flat graph of primitives with paths and shapes; derived and cached, never edited."""
+"""Expansion: a genome as one flat graph of primitives with paths and shapes; derived and cached, never edited.
+
+Genomes of one family share most primitives, as the same objects: what is known of one is worked out once.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -14,6 +18,8 @@ from genomes.operations import Call, Input, Operation, Output, Shape
 MAX_PRIMITIVES = 2000
 MAX_DEPTH = 64  # of calls within calls
 MAX_NUMBERS = 2**28  # in one value: a gigabyte
+MOST_REMEMBERED = 2**14  # primitives
+DERIVED = "_expansion"  # where a genome keeps one that was worked out from its parent's, until it is asked for
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,42 @@ class Primitive:
         shapes = {**op.parameter_shapes(self.in_shapes), **op.buffer_shapes(self.in_shapes)}
         return {f"{self.path}.{name}": shape for name, shape in shapes.items()}
 
+    @cached_property
+    def counts(self) -> tuple[int, int, int]:
+        """How many parameters it has, multiply-accumulates it takes, and numbers it makes."""
+        parameters = sum(map(math.prod, self.operation.parameter_shapes(self.in_shapes).values()))
+        return parameters, self.operation.macs(self.in_shapes), math.prod(self.shape)
+
+    @cached_property
+    def label(self) -> bytes:
+        """A hash of 16 bytes of its operation and its value's shape, blind to names and to what it reads."""
+        return hashlib.blake2b(repr((self.operation.text, self.shape)).encode(), digest_size=16).digest()
+
+    def reading(self, inputs: tuple[str, ...], in_shapes: tuple[Shape, ...]) -> Primitive:
+        """Returns the same operation at the same place, on other inputs."""
+        return _primitive(self.path, self.module, self.id, self.operation, inputs, in_shapes)
+
+
+# By all that a primitive is made from. Of an operation that is its text: as values 0, 0.0 and false are equal.
+_remembered: dict[tuple[object, ...], Primitive] = {}
+
+
+def _primitive(
+    path: str, module: str, node: str, operation: Operation, inputs: tuple[str, ...], in_shapes: tuple[Shape, ...]
+) -> Primitive:
+    """Returns the primitive, the same object wherever the same is asked for.
+
+    Raises:
+        InvalidGenome: the inputs do not fit the operation, or its value would be too large.
+    """
+    key = (path, module, operation.text, inputs, in_shapes)
+    if (found := _remembered.get(key)) is None:
+        if len(_remembered) >= MOST_REMEMBERED:
+            _remembered.clear()
+        shape = _sized(operation.out_shape(in_shapes))
+        found = _remembered[key] = Primitive(path, module, node, operation, inputs, in_shapes, shape)
+    return found
+
 
 @dataclass(frozen=True)
 class Expansion:
@@ -59,12 +101,14 @@ class Expansion:
         values: for each node of each called module (calls, inputs and outputs too), its path to that of the
             primitive which makes its value.
         instances: `(module name, node id)` to the paths of its instances, in the order of the calls.
+        calls: module name to the prefixes of the paths in each of its calls, in their order.
     """
 
     primitives: Mapping[str, Primitive]
     output: str
     values: Mapping[str, str]
     instances: Mapping[tuple[str, str], tuple[str, ...]]
+    calls: Mapping[str, tuple[str, ...]]
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[str, ...]]:
@@ -79,6 +123,11 @@ class Expansion:
         """Returns the shape of the value at any path of `values`."""
         return self.primitives[self.values[path]].shape
 
+    @cached_property
+    def shapes(self) -> Mapping[tuple[str, str], tuple[Shape, ...]]:
+        """By module name and node id, the shapes of the node's value, one for each call of the module."""
+        return {node: tuple([self.shape(path) for path in paths]) for node, paths in self.instances.items()}
+
     def tensor_shapes(self) -> Mapping[str, Shape]:
         """Returns the shapes of all parameters and buffers, by full name."""
         return self._tensor_shapes
@@ -86,6 +135,9 @@ class Expansion:
     @cached_property
     def _tensor_shapes(self) -> Mapping[str, Shape]:
         return {name: shape for p in self.primitives.values() for name, shape in p.tensor_shapes().items()}
+
+
+NOTHING = Expansion({}, "", {}, {}, {})
 
 
 @lru_cache(maxsize=1024)
@@ -96,12 +148,31 @@ def expand(genome: Genome) -> Expansion:
         InvalidGenome: a call that leads nowhere or to itself, a missing port, shapes that do not fit (all of them), a
             cycle, or more than 2,000 primitives.
     """
-    counted(genome)
-    walk = _Walk(genome)
-    output = walk.module(genome.root, "", ())
+    ready: Expansion | None = vars(genome).pop(DERIVED, None)
+    return ready or _expansion(_Walk(genome))
+
+
+def derived(child: Genome, parent: Genome) -> Expansion:
+    """Returns what `expand` returns for a child, and lets it return that; what a parent has too is taken from there.
+
+    Raises:
+        InvalidGenome: as `expand`.
+    """
+    vars(child)[DERIVED] = expansion = _expansion(_Walk(child, parent))
+    return expansion
+
+
+def _expansion(walk: _Walk) -> Expansion:
+    counted(walk.genome)
+    output = walk.module(walk.genome.root, "", ())
     if walk.faults:
         raise InvalidGenome(*dict.fromkeys(walk.faults))
-    return Expansion(walk.primitives, output, walk.values, {key: tuple(paths) for key, paths in walk.instances.items()})
+    instances: dict[tuple[str, str], tuple[str, ...]] = {}
+    for name, (first, *more) in walk.calls.items():
+        for node in walk.genome[name].order:
+            instances[name, node] = (first + node, *[prefix + node for prefix in more]) if more else (first + node,)
+    calls = {name: tuple(prefixes) for name, prefixes in walk.calls.items()}
+    return Expansion(walk.primitives, output, walk.values, instances, calls)
 
 
 def counted(genome: Genome) -> int:
@@ -128,70 +199,102 @@ def _sizes(genome: Genome, name: str, callers: tuple[str, ...], sizes: dict[str,
     if len(callers) >= MAX_DEPTH:
         raise InvalidGenome(f"calls must lie at most {MAX_DEPTH} deep in each other, got more in module {name}")
     if name not in sizes:
-        operations = [op for _, op in genome[name].nodes]
-        called = [_sizes(genome, op.module, (*callers, name), sizes) for op in operations if isinstance(op, Call)]
-        own = sum(not isinstance(op, (Call, Output)) and not (callers and isinstance(op, Input)) for op in operations)
+        module = genome[name]
+        called = [_sizes(genome, each, (*callers, name), sizes) for each in module.calls]
+        own = len(module.nodes) - len(module.calls) - len(module.outputs) - (len(module.inputs) if callers else 0)
         sizes[name] = own + sum(size for size, _ in called), len(called) + sum(calls for _, calls in called)
     return sizes[name]
 
 
 class _Walk:
-    """The state of one expansion."""
+    """The state of one expansion; with a parent, of which most is taken over."""
 
-    def __init__(self, genome: Genome) -> None:
-        self.genome = genome
+    def __init__(self, genome: Genome, parent: Genome | None = None) -> None:
+        self.genome, self.parent, self.before = genome, parent, expand(parent) if parent else NOTHING
         self.primitives: dict[str, Primitive] = {}
         self.values: dict[str, str] = {}
-        self.instances: dict[tuple[str, str], list[str]] = {}
+        self.calls: dict[str, list[str]] = {}
         self.faults: list[str] = []
 
     def module(self, name: str, prefix: str, arguments: tuple[str, ...]) -> str:
         """Expands one call and returns the path of its value."""
-        module = self.genome[name]
-        place = f"module {name}"
+        module, values = self.genome[name], self.values
         if prefix and len(arguments) != len(module.inputs):
-            raise InvalidGenome(f"{place} has {len(module.inputs)} inputs, call {prefix[:-1]} gives {len(arguments)}")
-        given = dict(zip(module.inputs, arguments, strict=False))
+            raise InvalidGenome(
+                f"module {name} has {len(module.inputs)} inputs, call {prefix[:-1]} gives {len(arguments)}"
+            )
+        self.calls.setdefault(name, []).append(prefix)
+        sources, given = module.sources, dict(zip(module.inputs, arguments, strict=False))
+        kept, moved = self.kept(name, prefix), set[str]()
         for node in module.order:
-            path, operation = prefix + node, module.operations[node]
-            inputs = tuple(self.values[prefix + source] for source in module.sources[node])
-            self.instances.setdefault((name, node), []).append(path)
-            if node in given:
-                self.values[path] = given[node]
-            elif isinstance(operation, Call):
-                self.values[path] = self.module(operation.module, f"{path}/", inputs)
-            elif isinstance(operation, Output):
-                self.values[path] = _only(inputs, f"{place}: output {node}")
-            else:
-                self.values[path] = self.primitive((path, name, node), operation, inputs)
-        return self.values[prefix + module.output]
+            path = prefix + node
+            if node in kept and moved.isdisjoint(sources[node]):
+                values[path], self.primitives[path] = path, self.before.primitives[path]
+                continue
+            inputs = tuple([values[prefix + source] for source in sources[node]])
+            values[path] = given[node] if node in given else self.value((path, name, node), inputs)
+            if kept and self.moved(path):
+                moved.add(node)
+        return values[prefix + module.output]
 
-    def primitive(self, names: tuple[str, str, str], op: Operation, inputs: tuple[str, ...]) -> str:
-        """Adds one primitive, of a path, a module and an id, with its shapes, and returns its path.
+    def kept(self, name: str, prefix: str) -> Set[str]:
+        """Returns the nodes of one call that are primitives in the parent too, do the same, and read the same nodes."""
+        if self.parent is None or prefix not in self.before.calls.get(name, ()):
+            return frozenset()
+        module, old, known = self.genome[name], self.parent[name], self.before.primitives
+        alike = [node for node, op in module.nodes if old.operations.get(node) is op and prefix + node in known]
+        return {node for node in alike if old.sources[node] == module.sources[node]}
 
-        Behind a fault shapes are unknown, and nothing is added.
+    def moved(self, path: str) -> bool:
+        """Says whether a value is made at another place than in the parent, or has another shape."""
+        value, before = self.values[path], self.before
+        if before.values.get(path) != value or value not in self.primitives:
+            return True
+        return before.primitives[value].shape != self.primitives[value].shape
+
+    def value(self, names: tuple[str, str, str], inputs: tuple[str, ...]) -> str:
+        """Expands one node, of a path, a module and an id, and returns the path of what makes its value."""
+        path, module, node = names
+        operation = self.genome[module].operations[node]
+        if isinstance(operation, Call):
+            return self.module(operation.module, f"{path}/", inputs)
+        if isinstance(operation, Output):
+            return _only(inputs, f"module {module}: output {node}")
+        self.primitive(path, module, node, operation, inputs)
+        return path
+
+    def primitive(self, path: str, module: str, node: str, operation: Operation, inputs: tuple[str, ...]) -> None:
+        """Adds one primitive with its shapes; behind a fault shapes are unknown, and nothing is added.
 
         Raises:
             InvalidGenome: it has not as many inputs as it needs.
         """
-        place = f"module {names[1]}: node {names[2]}"
-        if op.variadic and len(inputs) < 2:
-            raise InvalidGenome(f"{place}: {op.kind} needs two inputs or more, got {len(inputs)}")
-        if not op.variadic and not isinstance(op, Input):
-            _only(inputs, place)
-        if all(source in self.primitives for source in inputs):
-            in_shapes = tuple(self.primitives[source].shape for source in inputs)
-            try:
-                self.primitives[names[0]] = Primitive(*names, op, inputs, in_shapes, _sized(op.out_shape(in_shapes)))
-            except InvalidGenome as error:
-                self.faults.append(f"{place}: {error}")
-        return names[0]
+        known = self.primitives
+        if (len(inputs) < 2) if operation.variadic else (len(inputs) != 1):
+            _counted(operation, inputs, f"module {module}: node {node}")
+        if self.faults and not all(source in known for source in inputs):
+            return
+        try:
+            in_shapes = tuple([known[source].shape for source in inputs])
+            known[path] = _primitive(path, module, node, operation, inputs, in_shapes)
+        except InvalidGenome as error:
+            self.faults.append(f"module {module}: node {node}: {error}")
 
 
 def _sized(shape: Shape) -> Shape:
+    if any(type(extent) is not int for extent in shape):  # true is 1 to whoever compares shapes
+        raise InvalidGenome(f"extents must be integers, got {list(shape)}")
     if math.prod(shape) > MAX_NUMBERS:
         raise InvalidGenome(f"a value must have at most {MAX_NUMBERS:,} numbers, got {list(shape)}")
     return shape
+
+
+def _counted(operation: Operation, inputs: tuple[str, ...], place: str) -> None:
+    """Refuses a number of inputs that an operation cannot have."""
+    if operation.variadic:
+        raise InvalidGenome(f"{place}: {operation.kind} needs two inputs or more, got {len(inputs)}")
+    if not isinstance(operation, Input):
+        _only(inputs, place)
 
 
 def _only(inputs: tuple[str, ...], place: str) -> str:

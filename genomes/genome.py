@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple
 
 import networkx as nx
@@ -22,6 +23,7 @@ from genomes.errors import InvalidGenome
 from genomes.operations import Call, Input, Operation, Output
 
 SCHEMA = 1
+COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Edge(NamedTuple):
@@ -47,7 +49,8 @@ class Module:
     @classmethod
     def of(cls, nodes: Mapping[str, Operation], edges: Iterable[tuple[str, str] | tuple[str, str, int]]) -> Module:
         """Returns the module with these nodes and edges; an edge without a port goes to port 0."""
-        return cls(tuple(sorted(nodes.items(), key=lambda node: node[0])), tuple(sorted(Edge(*edge) for edge in edges)))
+        given = [edge if type(edge) is Edge else Edge(*edge) for edge in edges]
+        return cls(tuple(sorted(nodes.items(), key=itemgetter(0))), tuple(sorted(given)))
 
     @cached_property
     def operations(self) -> Mapping[str, Operation]:
@@ -69,11 +72,7 @@ class Module:
     @cached_property
     def sources(self) -> Mapping[str, tuple[str, ...]]:
         """For each node, the nodes that feed it, in the order of its ports."""
-        ordered = sorted(self.edges, key=lambda edge: (edge.target, edge.port))
-        table: dict[str, tuple[str, ...]] = dict.fromkeys(self.operations, ())
-        for edge in ordered:
-            table[edge.target] = (*table.get(edge.target, ()), edge.source)
-        return table
+        return _sources(self.edges, self.operations)
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -82,20 +81,20 @@ class Module:
         Raises:
             InvalidGenome: the graph has a cycle.
         """
-        readers: dict[str, list[str]] = {node: [] for node in self.operations}
-        missing = dict.fromkeys(self.operations, 0)
-        for source, target, _ in self.edges:
-            readers.setdefault(source, []).append(target)
-            missing[target] = missing.get(target, 0) + 1
-        ready, found = [node for node in readers if not missing.get(node)], list[str]()
+        readers: dict[str, list[str]] = {node: [] for node in self.sources}
+        for node, read in self.sources.items():
+            for source in read:
+                readers[source].append(node)
+        missing = {node: len(read) for node, read in self.sources.items()}
+        ready, found = [node for node, count in missing.items() if not count], list[str]()
         heapq.heapify(ready)
         while ready:
             found.append(node := heapq.heappop(ready))
-            for reader in readers.get(node, ()):
+            for reader in readers[node]:
                 missing[reader] -= 1
                 if not missing[reader]:
                     heapq.heappush(ready, reader)
-        if any(missing.values()):
+        if len(found) < len(missing):
             raise InvalidGenome(f"a module must have no cycle, got {nx.find_cycle(self.graph)}")
         return tuple(found)
 
@@ -106,16 +105,25 @@ class Module:
         return tuple(node for _, node in sorted(ports))
 
     @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """The ids of the output nodes: one, if the module is valid."""
+        return tuple([node for node, op in self.nodes if isinstance(op, Output)])
+
+    @property
     def output(self) -> str:
         """The id of the output node.
 
         Raises:
             InvalidGenome: there is not exactly one.
         """
-        found = [node for node, op in self.nodes if isinstance(op, Output)]
-        if len(found) != 1:
-            raise InvalidGenome(f"a module must have one output, got {len(found)}")
-        return found[0]
+        if len(self.outputs) != 1:
+            raise InvalidGenome(f"a module must have one output, got {len(self.outputs)}")
+        return self.outputs[0]
+
+    @cached_property
+    def calls(self) -> tuple[str, ...]:
+        """The names of the modules that it calls, one for each call."""
+        return tuple([op.module for _, op in self.nodes if isinstance(op, Call)])
 
     @cached_property
     def text(self) -> str:
@@ -125,9 +133,20 @@ class Module:
             TypeError: something is nothing that JSON knows.
             ValueError: a number is not finite.
         """
-        entries = ((node, operation.text) for node, operation in self.nodes)
-        nodes = ",".join(f"{before}{json.dumps(node)}{behind}" for node, (before, behind) in entries)
-        return f'{{"edges":{json.dumps(self.edges, separators=(",", ":"), allow_nan=False)},"nodes":[{nodes}]}}'
+        entries = self._entries
+        return f'{{"edges":{self._links},"nodes":[{",".join([entries[node] for node, _ in self.nodes])}]}}'
+
+    @cached_property
+    def _entries(self) -> Mapping[str, str]:
+        """The JSON of each node, by id."""
+        carried: dict[str, str] = vars(self).pop("_carried", {})
+        texts = [(node, *operation.text) for node, operation in self.nodes if node not in carried]
+        return {**carried, **{node: f"{before}{COMPACT.encode(node)}{behind}" for node, before, behind in texts}}
+
+    @cached_property
+    def _links(self) -> str:
+        """The JSON of the edges."""
+        return COMPACT.encode(self.edges)
 
     def changed(
         self,
@@ -136,10 +155,34 @@ class Module:
         remove: Iterable[tuple[str, str] | tuple[str, str, int]] = (),
     ) -> Module:
         """Returns a new module: nodes added or replaced (`None` removes one), edges removed, then added."""
-        kept = {**self.operations, **(nodes or {})}
-        gone = {Edge(*edge) for edge in remove}
-        edges = [edge for edge in self.edges if edge not in gone]
-        return Module.of({i: op for i, op in kept.items() if op is not None}, [*edges, *(Edge(*edge) for edge in add)])
+        changes, new, gone = nodes or {}, [Edge(*edge) for edge in add], {Edge(*edge) for edge in remove}
+        kept = {node: op for node, op in {**self.operations, **changes}.items() if op is not None}
+        made = Module.of(kept, [*(edge for edge in self.edges if edge not in gone), *new])
+        self._hand_on(made, changes.keys(), {edge.target for edge in (*new, *gone)})
+        return made
+
+    def _hand_on(self, child: Module, nodes: Set[str], targets: Set[str]) -> None:
+        """Tells a child what is known of all that is the same in it.
+
+        Args:
+            child: what is this module but for the nodes and the edges that changed.
+            nodes: what became another operation, was added, or is gone.
+            targets: the ends of the edges that were added or are gone.
+        """
+        own, known = child.operations, vars(child)
+        sources = {node: read for node, read in self.sources.items() if node in own}
+        known["sources"] = {**sources, **_sources(child.edges, (nodes | targets) & own.keys())}
+        known["_carried"] = {node: text for node, text in vars(self).get("_entries", {}).items() if node not in nodes}
+        if not targets and own.keys() == self.operations.keys():
+            known.update((name, value) for name, value in vars(self).items() if name in ("order", "_links"))
+
+
+def _sources(edges: Iterable[Edge], nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Returns what feeds each of these nodes, in the order of its ports."""
+    found: dict[str, list[str]] = {node: [] for node in nodes}
+    for source, target, _ in sorted([edge for edge in edges if edge[1] in found], key=itemgetter(2)):
+        found[target].append(source)
+    return {node: tuple(read) for node, read in found.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +200,7 @@ class Genome:
     @classmethod
     def of(cls, modules: Mapping[str, Module], root: str = "net") -> Genome:
         """Returns the genome of these modules."""
-        return cls(tuple(sorted(modules.items(), key=lambda item: item[0])), root)
+        return cls(tuple(sorted(modules.items(), key=itemgetter(0))), root)
 
     def __getitem__(self, name: str) -> Module:
         """Returns the module called `name`."""
@@ -193,15 +236,15 @@ class Genome:
         """Returns the genome without modules that the root does not call, directly or through others."""
         reached, queue = {self.root}, [self.root]
         while queue:
-            new = {op.module for _, op in self[queue.pop()].nodes if isinstance(op, Call)} - reached
+            new = {*self[queue.pop()].calls} - reached
             reached |= new
             queue.extend(new)
         return self.changed({name: None for name, _ in self.modules if name not in reached})
 
     def to_json(self) -> bytes:
         """Returns the canonical JSON: sorted, no spaces, every field."""
-        modules = ",".join(f"{json.dumps(name)}:{self._table[name].text}" for name in sorted(self._table))
-        return f'{{"modules":{{{modules}}},"root":{json.dumps(self.root)},"schema":{SCHEMA}}}'.encode()
+        modules = ",".join([f"{COMPACT.encode(name)}:{self._table[name].text}" for name in sorted(self._table)])
+        return f'{{"modules":{{{modules}}},"root":{COMPACT.encode(self.root)},"schema":{SCHEMA}}}'.encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Genome:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 
 import networkx as nx
@@ -15,6 +14,7 @@ from genomes.expansion import Expansion, Primitive, expand
 from genomes.genome import Genome
 from genomes.operations import (
     Add,
+    AvgPool,
     Dropout,
     Flatten,
     GlobalPool,
@@ -22,14 +22,14 @@ from genomes.operations import (
     MaxPool,
     Mean,
     Mul,
-    Operation,
     Select,
     Slice,
 )
 
 MAX_TERMS = 64  # of a flattened sum; sums that read shared sums twice would double with each level
 MAX_STEPS = 20_000  # of the exact comparison
-COMMUTATIVE = (Add, Mean, Mul)
+COMMUTATIVE = frozenset({Add, Mean, Mul})
+PERHAPS_IDENTITIES = frozenset({Identity, Dropout, MaxPool, AvgPool, Flatten, GlobalPool, Select, Slice, Mean})
 
 Table = dict[str, Primitive]
 
@@ -47,18 +47,21 @@ def canonical(genome: Genome) -> Expansion:
     """
     expansion = expand(genome)
     table: Table = {}
-    renamed: dict[str, str] = {}
-    twins: dict[tuple[Operation, tuple[str, ...]], str] = {}
+    renamed: dict[str, str] = {}  # what another path stands for
+    twins: dict[tuple[tuple[str, str], tuple[str, ...]], str] = {}
     for path, written in expansion.primitives.items():
-        inputs = tuple(renamed[source] for source in written.inputs)
-        if _is_identity(written, inputs):
+        inputs = tuple([renamed.get(source, source) for source in written.inputs]) if renamed else written.inputs
+        if type(written.operation) in PERHAPS_IDENTITIES and _is_identity(written, inputs):
             renamed[path] = inputs[0]
             continue
-        primitive = _ordered(written, inputs, table)
-        mergeable = not isinstance(primitive.operation, Dropout) and not primitive.tensor_shapes()
-        renamed[path] = twins.setdefault((primitive.operation, primitive.inputs), path) if mergeable else path
-        if renamed[path] == path:
-            table[path] = primitive
+        commutes = type(written.operation) in COMMUTATIVE
+        primitive = written if inputs is written.inputs and not commutes else _ordered(written, inputs, table)
+        if not primitive.tensor_shapes() and not isinstance(primitive.operation, Dropout):
+            first = twins.setdefault((primitive.operation.text, primitive.inputs), path)
+            if first != path:
+                renamed[path] = first
+                continue
+        table[path] = primitive
     return _pruned(table, renamed, expansion)
 
 
@@ -80,23 +83,26 @@ def _ordered(primitive: Primitive, inputs: tuple[str, ...], table: Table) -> Pri
         nested = [type(table[source].operation) is Add for source in inputs]
         flat = tuple(t for s, n in zip(inputs, nested, strict=True) for t in (table[s].inputs if n else (s,)))
         inputs = flat if len(flat) <= MAX_TERMS else inputs
-    if isinstance(primitive.operation, COMMUTATIVE):
+    if _commutes(primitive):
         inputs = tuple(sorted(inputs))
     if inputs == primitive.inputs:
         return primitive  # as most are: the same object, with what is known of its tensors
-    return replace(primitive, inputs=inputs, in_shapes=tuple(table[source].shape for source in inputs))
+    return primitive.reading(inputs, tuple(table[source].shape for source in inputs))
 
 
 def _pruned(table: Table, renamed: Mapping[str, str], expansion: Expansion) -> Expansion:
-    output = renamed[expansion.output]
-    live, queue = {output}, [output]
-    while queue:
-        new = set(table[queue.pop()].inputs) - live
-        live |= new
-        queue.extend(new)
-    kept = {path: primitive for path, primitive in table.items() if path in live}
-    values = {node: renamed[path] for node, path in expansion.values.items() if renamed[path] in live}
-    return Expansion(kept, output, values, expansion.instances)
+    output = renamed.get(expansion.output, expansion.output)
+    live = {output}
+    for path in reversed(table):
+        if path in live:
+            live.update(table[path].inputs)
+    if len(live) < len(table):
+        table = {path: primitive for path, primitive in table.items() if path in live}
+    values = expansion.values
+    if len(table) < len(expansion.primitives):
+        read = {node: renamed.get(path, path) for node, path in values.items()}
+        values = {node: path for node, path in read.items() if path in live}
+    return Expansion(table, output, values, expansion.instances, expansion.calls)
 
 
 @lru_cache(maxsize=2048)
@@ -104,33 +110,39 @@ def fingerprint(genome: Genome) -> str:
     """Returns a hash of what a genome computes, blind to names, modules and the order of sums.
 
     Directed Weisfeiler-Lehman on the canonical graph, with ports on the edges: one sweep down the graph colours each
-    node by the whole computation above it, one sweep up by that and by all that reads it, so that no colour is refined
-    round by round. Equal graphs have equal fingerprints; where fingerprints are equal, `equivalent` decides.
+    node by the whole computation above it. Where two nodes compute the same, such as two layers that look alike, one
+    sweep up colours each by all that reads it too. Equal graphs have equal fingerprints; where fingerprints are equal,
+    `equivalent` decides.
     Source: Shervashidze et al. 2011, Weisfeiler-Lehman graph kernels, section 2; two sweeps in place of rounds: ours.
 
     Raises:
         InvalidGenome: the genome does not expand.
     """
-    return _hash(sorted(_colours(canonical(genome)).values()))
+    return _hash(*sorted(_colours(canonical(genome)).values())).hex()
 
 
-def _colours(graph: Expansion) -> dict[str, str]:
+def _colours(graph: Expansion) -> dict[str, bytes]:
     """Returns for each path a hash of its surroundings."""
-    above: dict[str, str] = {}
+    above: dict[str, bytes] = {}
     for path, primitive in graph.primitives.items():
         read = [above[source] for source in primitive.inputs]
-        above[path] = _hash([_label(primitive), sorted(read) if _commutes(primitive) else read])
-    readers: dict[str, list[tuple[str, int]]] = {path: [] for path in graph.primitives}
-    colours: dict[str, str] = {}
+        above[path] = _hash(primitive.label, *(sorted(read) if _commutes(primitive) else read))
+    return above if len({*above.values()}) == len(above) else _told_apart(graph, above)
+
+
+def _told_apart(graph: Expansion, above: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Returns for each path a hash of what is above it and of all that reads it."""
+    readers: dict[str, list[bytes]] = {path: [] for path in graph.primitives}
+    colours: dict[str, bytes] = {}
     for path, primitive in reversed([*graph.primitives.items()]):
-        colours[path] = _hash([above[path], path == graph.output, sorted(readers[path])])
+        colours[path] = _hash(above[path], *sorted(readers[path]))
         for port, source in enumerate(primitive.inputs):
-            readers[source].append((colours[path], 0 if _commutes(primitive) else port))
+            readers[source].append(colours[path] + (0 if _commutes(primitive) else port).to_bytes(2, "big"))
     return colours
 
 
 def _commutes(primitive: Primitive) -> bool:
-    return isinstance(primitive.operation, COMMUTATIVE)
+    return type(primitive.operation) in COMMUTATIVE
 
 
 def equivalent(first: Genome, second: Genome) -> bool:
@@ -179,9 +191,6 @@ def _graph(expansion: Expansion) -> nx.DiGraph[str]:
     return graph
 
 
-def _label(primitive: Primitive) -> tuple[object, ...]:
-    return primitive.operation.text, primitive.shape
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:32]
+def _hash(*parts: bytes) -> bytes:
+    """Returns 16 bytes for any number of parts, which are of one length in each use."""
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()

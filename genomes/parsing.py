@@ -125,11 +125,16 @@ def sequence(value: Any, place: str, limit: int, *, exactly: bool = False) -> Se
 
 def identifier(value: Any, place: str) -> str:
     """Returns a name made of small letters, digits and underscores."""
-    if not isinstance(value, str) or len(value) > MAX_NAME or not IDENTIFIER.fullmatch(value):
+    if not isinstance(value, str) or not _spelled(value):
         raise InvalidGenome(
             f"{place} must be at most {MAX_NAME} small letters, digits and single underscores, got {_short(value)}"
         )
     return value
+
+
+@lru_cache(maxsize=4096)
+def _spelled(name: str) -> bool:
+    return len(name) <= MAX_NAME and IDENTIFIER.fullmatch(name) is not None
 
 
 def integer(value: Any, low: int, high: int, place: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -56,11 +56,29 @@ def check(genome: Genome, limits: Limits | None = None) -> None:
     if reasons:
         raise InvalidGenome(*reasons)
     expand(genome)
-    if limits:
-        counts = vars(cost(genome))
-        over = {name: limit for name, limit in vars(limits).items() if limit is not None and counts[name] > limit}
-        if over:
-            raise InvalidGenome(*(f"{n} must be at most {limit:,}, got {counts[n]:,}" for n, limit in over.items()))
+    if limits and (excess := _excess(genome, limits)):
+        raise InvalidGenome(*excess)
+
+
+def allowed(genome: Genome, limits: Limits) -> bool:
+    """Says whether a genome is valid and within the limits."""
+    try:
+        if _excess(genome, limits):  # what most fail near the limits, and the cheaper question
+            return False
+        check(genome)
+    except InvalidGenome:
+        return False
+    return True
+
+
+def _excess(genome: Genome, limits: Limits) -> list[str]:
+    return exceeded(limits, vars(cost(genome)))
+
+
+def exceeded(limits: Limits, counts: Mapping[str, int]) -> list[str]:
+    """Returns which limits some counts, by the limits' names, are over, in words."""
+    over = [(n, limit) for n, limit in vars(limits).items() if limit is not None and counts.get(n, 0) > limit]
+    return [f"{name} must be at most {limit:,}, got {counts[name]:,}" for name, limit in over]
 
 
 def _readable(genome: Genome) -> None:
@@ -92,17 +110,18 @@ def _reproduced(genome: Genome) -> bool:
 
 
 def _reproduced_module(module: Module) -> bool:
-    ids = [node for node, _ in module.nodes]
+    ids, known = [node for node, _ in module.nodes], module.operations
     for node in ids:
         parsing.identifier(node, "id")
-    for edge in module.edges:
-        parsing.edge([*edge], module.operations, "module")
     return (
         len(ids) <= parsing.MAX_NODES
         and len(module.edges) <= parsing.MAX_EDGES
         and all(one < other for one, other in pairwise(ids))
         and all(parsing.reproduced(operation.text) for _, operation in module.nodes)
         and all(one <= other for one, other in pairwise(module.edges))
+        and all(
+            s in known and t in known and type(p) is int and 0 <= p <= parsing.MAX_EDGES for s, t, p in module.edges
+        )
     )
 
 
@@ -138,13 +157,12 @@ def _module(module: Module, root: bool) -> Iterator[str]:
 
 def _useful(module: Module, order: Sequence[str], output: str) -> set[str]:
     """Returns the nodes on a way from an input to the output."""
-    useful = {output}
+    useful, fed, sources = {output}, {*module.inputs}, module.sources
     for node in reversed(order):
         if node in useful:
-            useful.update(module.sources[node])
-    fed = set(module.inputs)
+            useful.update(sources[node])
     for node in order:
-        if not fed.isdisjoint(module.sources[node]):
+        if not fed.isdisjoint(sources[node]):
             fed.add(node)
     return useful & fed
 
@@ -161,11 +179,11 @@ def _inputs(module: Module, root: bool) -> Iterator[str]:
 
 def _ports(module: Module) -> Iterator[str]:
     ports: dict[str, list[int]] = {node: [] for node in module.operations}
-    for edge in module.edges:
-        ports.setdefault(edge.target, []).append(edge.port)
+    for _, target, port in module.edges:
+        ports[target].append(port)
     for node, found in ports.items():
-        if isinstance(module.operations[node], Input):
+        if node in module.inputs:
             if found:
                 yield f"input {node} must have no edge into it"
-        elif sorted(found) != list(range(len(found))) or not found:
+        elif not found or sorted(found) != [*range(len(found))]:
             yield f"node {node} must have one edge into each port 0, 1, …, got {sorted(found)[:8]}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -32,6 +32,7 @@ from morphism.tensors import (
     Strided,
     TensorExpr,
     Times,
+    rebuilt,
     substitute,
 )
 
@@ -56,6 +57,8 @@ def _composed(first: Edit, second: Edit, parent: Genome | None) -> Edit:
     known = expand(parent).tensor_shapes() if parent else {}
     made: dict[str, TensorExpr] = {}
     for name in expand(second.genome).tensor_shapes():
+        if name not in first.tensors and name not in second.tensors:
+            continue  # as most tensors are
         expression = simplified(substitute(second.tensors.get(name, Source(name)), first.tensors), known)
         if expression != Source(name):
             made[name] = expression
@@ -77,10 +80,7 @@ def simplified(expression: TensorExpr, known: Shapes | None = None) -> TensorExp
         known: the shapes of these; without them fewer identities are recognised.
     """
     shapes = known or {}
-    inner = {
-        f.name: simplified(getattr(expression, f.name), shapes) for f in fields(expression) if f.type == "TensorExpr"
-    }
-    made = replace(expression, **inner) if inner else expression
+    made = rebuilt(expression, lambda inner: simplified(inner, shapes))
     better = _as_zero(made, shapes) or RULES.get(type(made), _unchanged)(made, shapes)
     return made if better is None else simplified(better, shapes)
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import repeat
 from typing import NamedTuple
 
 from genomes import Expansion, Genome, Primitive, expand
@@ -44,6 +45,7 @@ class ChannelMap:
     Attributes:
         entries: by path, the channels in their order; a value has one position for each, or a block of them.
         classes: representative to all symbols that are one with it, itself first: the most upstream one.
+        made: by module and node that makes channels, the representatives of these channels in their order.
         frozen: representatives of the classes whose width is given: the network's input and its output, the queries
             and keys of attention, and what a shuffle deals out.
         coupled: sets of representatives that a norm over channels reads: no edit keeps its function but one that
@@ -52,6 +54,7 @@ class ChannelMap:
 
     entries: Mapping[str, tuple[Entry, ...]]
     classes: Mapping[Symbol, tuple[Symbol, ...]]
+    made: Mapping[tuple[str, str], tuple[Symbol, ...]]
     frozen: frozenset[Symbol]
     coupled: tuple[frozenset[Symbol], ...] = ()
 
@@ -59,15 +62,6 @@ class ChannelMap:
     def lists(self) -> tuple[tuple[Entry, ...], ...]:
         """The lists of `entries`, those of several values once: most values have the very list of what they read."""
         return tuple({id(entries): entries for entries in self.entries.values()}.values())
-
-    @cached_property
-    def made(self) -> Mapping[tuple[str, str], tuple[Symbol, ...]]:
-        """By module and node that makes channels, the representatives of these channels in their order."""
-        found: dict[tuple[str, str], list[tuple[int, Symbol]]] = {}
-        for representative, members in self.classes.items():
-            for module, node, channel in members:
-                found.setdefault((module, node), []).append((channel, representative))
-        return {key: tuple(symbol for _, symbol in sorted(channels)) for key, channels in found.items()}
 
     @cached_property
     def joined(self) -> frozenset[Symbol]:
@@ -114,7 +108,13 @@ def _depthwise(primitive: Primitive) -> bool:
     return 1 < operation.groups == operation.out_channels == primitive.in_shapes[0][0]
 
 
+@lru_cache(maxsize=1024)
+def _symbols(module: str, node: str, count: int) -> tuple[Symbol, ...]:
+    return tuple([Symbol(module, node, channel) for channel in range(count)])
+
+
 _Entries = tuple[tuple[int, int], ...]  # (number of the symbol, block)
+BY_THEMSELVES = frozenset({Input, Flatten, Attention, Slice, ChannelShuffle})  # more than their trait says
 
 
 class _Walk:
@@ -135,6 +135,8 @@ class _Walk:
     def of(self, primitive: Primitive) -> _Entries:
         """Returns the channels of one value."""
         operation, inputs = primitive.operation, [self.entries[source] for source in primitive.inputs]
+        if type(operation) not in BY_THEMSELVES:
+            return self.by_trait(primitive, inputs)
         match operation:
             case Input():
                 made = self.make(primitive)
@@ -153,7 +155,7 @@ class _Walk:
                 self.freeze(inputs[0])
                 return tuple(inputs[0][channel] for channel in operation.order(len(inputs[0])))
             case _:
-                return self.by_trait(primitive, inputs)
+                raise AssertionError(f"{operation.kind} must be one of those above")
 
     def by_trait(self, primitive: Primitive, inputs: Sequence[_Entries]) -> _Entries:
         """Returns the channels of one value as the trait of its operation says."""
@@ -192,48 +194,56 @@ class _Walk:
         if key not in self.first:
             self.first[key] = len(self.symbols)
             self.parent.extend(range(len(self.symbols), len(self.symbols) + count))
-            self.symbols.extend(Symbol(*key, channel) for channel in range(count))
-        return tuple((self.first[key] + channel, 1) for channel in range(count))
+            self.symbols.extend(_symbols(*key, count))
+        return tuple(zip(range(self.first[key], self.first[key] + count), repeat(1)))
 
     def united(self, inputs: Sequence[_Entries]) -> _Entries:
         """Unites channels position by position; freezes them where blocks do not match."""
-        blocks = {tuple(block for _, block in entries) for entries in inputs}
-        for entries in inputs:
-            if len(blocks) > 1:
+        if len({tuple([block for _, block in entries]) for entries in inputs}) > 1:
+            for entries in inputs:
                 self.freeze(entries)
-            else:
+        else:
+            for entries in inputs[1:]:
                 for (one, _), (other, _) in zip(inputs[0], entries, strict=True):
                     self.unite(one, other)
         return inputs[0]
 
     def unite(self, one: int, other: int) -> None:
-        """Makes two symbols one; the older represents both."""
-        low, high = sorted((self.root(one), self.root(other)))
-        self.parent[high] = low
+        """Makes two symbols one; the older represents both, so that no symbol is older than its parent."""
+        one, other = self.root(one), self.root(other)
+        self.parent[max(one, other)] = min(one, other)
 
     def root(self, symbol: int) -> int:
         """Returns the representative, halving the way to it."""
-        while self.parent[symbol] != symbol:
-            self.parent[symbol] = symbol = self.parent[self.parent[symbol]]
+        parent = self.parent
+        while parent[symbol] != symbol:
+            parent[symbol] = symbol = parent[parent[symbol]]
         return symbol
 
     def freeze(self, entries: _Entries) -> None:
         """Fixes the width of these channels."""
-        self.frozen.update(symbol for symbol, _ in entries)
+        self.frozen.update([symbol for symbol, _ in entries])
 
     def result(self) -> ChannelMap:
         """Returns the map, with each symbol replaced by its representative."""
-        roots = [self.root(number) for number in range(len(self.symbols))]
-        classes: dict[Symbol, list[Symbol]] = {}
-        for number, root in enumerate(roots):
-            classes.setdefault(self.symbols[root], []).append(self.symbols[number])
-        table = [self.symbols[root] for root in roots]
+        roots: list[int] = []
+        for number, parent in enumerate(self.parent):
+            roots.append(number if parent == number else roots[parent])
+        table, classes = [self.symbols[root] for root in roots], dict[int, list[Symbol]]()
+        for root, symbol in zip(roots, self.symbols, strict=True):
+            classes.setdefault(root, []).append(symbol)
+        alone = {root: Entry(self.symbols[root], 1) for root in classes}
+        ends = [*self.first.values(), len(table)][1:]
         # most values have the very list of what they read
         lists = {id(found): found for found in self.entries.values()}
-        made = {key: tuple(Entry(table[n], block) for n, block in found) for key, found in lists.items()}
+        made = {
+            key: tuple([alone[roots[n]] if block == 1 else Entry(table[n], block) for n, block in found])
+            for key, found in lists.items()
+        }
         return ChannelMap(
             {path: made[id(found)] for path, found in self.entries.items()},
-            {symbol: tuple(members) for symbol, members in classes.items()},
+            {self.symbols[root]: tuple(members) for root, members in classes.items()},
+            {key: tuple(table[start:stop]) for (key, start), stop in zip(self.first.items(), ends, strict=True)},
             frozenset(table[number] for number in self.frozen),
             _merged([frozenset(table[number] for number, _ in entries) for entries in self.coupled]),
         )

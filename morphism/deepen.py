@@ -31,7 +31,18 @@ from genomes.operations import (
 from morphism.edit import EXACT, Edit, Modes, Site
 from morphism.errors import Inapplicable
 from morphism.names import new_id
-from morphism.planning import behind, channel_count, constant, expanded, finish, is_image, node_of, nodes, shapes
+from morphism.planning import (
+    behind,
+    channel_count,
+    constant,
+    expanded,
+    finish,
+    is_image,
+    node_of,
+    nodes,
+    parameter_shapes,
+    shapes,
+)
 from morphism.tensors import Dirac, TensorExpr
 
 ENDS_A_LAYER = (ReLU, GELU, SiLU, MaxPool, AvgPool, Add, Mean, Mul, Concat, Call)
@@ -197,9 +208,8 @@ def _layered(rule: str, genome: Genome, site: Site, rng: random.Random, activati
     second = new_id(module, rule, [node], activation)
     grown = behind(module, node, {first: layer, second: activation}, [(node, first), (first, second)])
     child = genome.changed({name: grown})
-    every = expanded(child).tensor_shapes()
-    weights = [f"{path}.weight" for path in expanded(child).instances[name, first]]
-    tensors: dict[str, TensorExpr] = {weight: Dirac(every[weight]) for weight in weights}
+    weights = parameter_shapes(expanded(child), name, first, "weight")
+    tensors: dict[str, TensorExpr] = {weight: Dirac(shape) for weight, shape in weights.items()}
     if isinstance(activation, (PReLU, Blend)):
         tensors.update(constant(child, name, second, "weight", 1.0))
     return finish(rule, site, genome, child, tensors, rng)

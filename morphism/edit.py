@@ -47,21 +47,24 @@ class Edit:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the edit as JSON values."""
-        return {"genome": json.loads(self.genome.to_json()), **self._rest()}
+        values: dict[str, Any] = json.loads(self.text(self.genome.to_json().decode()))
+        return values
 
     def text(self, genome: str) -> str:
         """Returns the canonical JSON, with this JSON in the genome's place: its own, or what stands for it."""
-        rest = json.dumps(self._rest(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return f'{{"genome":{genome},{rest[1:]}'  # the first key in the alphabet
+        return f'{{"genome":{genome},{self._rest[1:]}'  # the first key in the alphabet
 
-    def _rest(self) -> dict[str, Any]:
-        return {
+    @cached_property
+    def _rest(self) -> str:
+        """The canonical JSON of all but the genome."""
+        values = {
             "rule": self.rule,
             "site": dict(self.site),
             "tensors": {name: expressions.to_json(self.tensors[name]) for name in sorted(self.tensors)},
             "modes": sorted(self.modes),
             "zeros": [expressions.to_json(value) for value in self.zeros],
         }
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, document: Any) -> Edit:

@@ -26,13 +26,16 @@ def complete(parent: Genome, child: Genome, tensors: Mapping[str, TensorExpr], s
     Raises:
         InvalidGenome: the child does not expand.
     """
-    inherited = expand(parent).tensor_shapes()
-    missing = {
-        name: initial_value(name, shape, seed)
-        for name, shape in expand(child).tensor_shapes().items()
-        if name not in tensors and inherited.get(name) != shape
-    }
-    return {**tensors, **missing}
+    own, made = expand(parent).primitives, dict(tensors)
+    for path, primitive in expand(child).primitives.items():
+        before = own.get(path)
+        if before is primitive:
+            continue  # as most are
+        given = before.tensor_shapes() if before else {}
+        for name, shape in primitive.tensor_shapes().items():
+            if name not in tensors and given.get(name) != shape:
+                made[name] = initial_value(name, shape, seed)
+    return made
 
 
 def initial_value(name: str, shape: Shape, seed: int) -> TensorExpr:

@@ -49,10 +49,9 @@ class _Walk:
 
     def visit(self, primitive: Primitive) -> None:
         """Notes which channels of one value are zero, and what is wrong with that."""
-        reads = [self.zero.get(path, NONE) for path in primitive.inputs]
-        if not any(reads) and primitive.path not in self.touched:
+        if primitive.path not in self.touched and self.zero.keys().isdisjoint(primitive.inputs):
             return
-        step = _Step(primitive, reads, self)
+        step = _Step(primitive, [self.zero.get(path, NONE) for path in primitive.inputs], self)
         if fault := step.fault():
             self.faults.append(f"{primitive.path}: {fault}")
         if made := step.made():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import lru_cache
 
 from genomes import Module
 from genomes.operations import Operation
+
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def stable_id(rule: str, parents: Sequence[str], parameters: Operation, ordinal: int = 0) -> str:
@@ -20,7 +22,16 @@ def stable_id(rule: str, parents: Sequence[str], parameters: Operation, ordinal:
         parameters: the node's operation with its fields.
         ordinal: tells apart nodes that agree in all of this.
     """
-    return f"{parameters.kind}_{short_hash(rule, list(parents), asdict(parameters), ordinal)}"
+    return (
+        f"{parameters.kind}_{_hashed(f'[{_json(rule)},{_json(list(parents))},{_fields(parameters.text)},{ordinal}]')}"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _fields(text: tuple[str, str]) -> str:
+    """Returns the fields of an operation as JSON, given its own text (`Operation.text`)."""
+    fields: dict[str, object] = json.loads('""'.join(text))
+    return _json({name: value for name, value in fields.items() if name not in ("id", "op")})
 
 
 def new_id(module: Module, rule: str, parents: Sequence[str], parameters: Operation, ordinal: int = 0) -> str:
@@ -34,7 +45,7 @@ def new_ids(module: Module, rule: str, parents: Sequence[str], operations: Seque
     """Returns stable ids, all different, for several new nodes; their ordinals are counted from their places."""
     found: list[str] = []
     for ordinal, operation in enumerate(operations):
-        while (name := stable_id(rule, parents, operation, ordinal)) in {*module.operations, *found}:
+        while (name := stable_id(rule, parents, operation, ordinal)) in module.operations or name in found:
             ordinal += 1
         found.append(name)
     return found
@@ -42,7 +53,10 @@ def new_ids(module: Module, rule: str, parents: Sequence[str], operations: Seque
 
 def short_hash(*parts: object) -> str:
     """Returns eight hexadecimal digits of the SHA-256 of JSON values."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return _hashed(_json(parts))
+
+
+def _hashed(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

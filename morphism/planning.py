@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 from genomes import Edge, Expansion, Genome, InvalidGenome, Module, expand
 from genomes.operations import Operation, Shape
@@ -15,10 +16,10 @@ from morphism.lint import lint
 from morphism.tensors import Constant, TensorExpr
 
 
-def nodes(genome: Genome) -> Iterator[tuple[str, str, Operation]]:
-    """Yields module, id and operation of every node that the network uses, in a fixed order."""
-    for module, node in sorted(expand(genome).instances):
-        yield module, node, genome[module].operations[node]
+@lru_cache(maxsize=256)
+def nodes(genome: Genome) -> tuple[tuple[str, str, Operation], ...]:
+    """Returns module, id and operation of every node that the network uses, in a fixed order."""
+    return tuple([(module, node, genome[module].operations[node]) for module, node in sorted(expand(genome).instances)])
 
 
 def node_of(genome: Genome, site: Site, key: str = "node") -> tuple[Module, str, Operation]:
@@ -33,20 +34,20 @@ def node_of(genome: Genome, site: Site, key: str = "node") -> tuple[Module, str,
     return genome[str(module)], str(node), genome[str(module)].operations[str(node)]
 
 
-def shapes(expansion: Expansion, module: str, node: str) -> list[Shape]:
+def shapes(expansion: Expansion, module: str, node: str) -> tuple[Shape, ...]:
     """Returns the shapes of a node's value, one for each call."""
-    return [expansion.shape(path) for path in expansion.instances[module, node]]
+    return expansion.shapes[module, node]
 
 
 def channel_count(expansion: Expansion, module: str, node: str) -> int | None:
     """Returns the channels of a node's value; None if they differ between calls."""
-    counts = {shape[0] for shape in shapes(expansion, module, node)}
-    return counts.pop() if len(counts) == 1 else None
+    first, *others = [shape[0] for shape in expansion.shapes[module, node]]
+    return first if all(count == first for count in others) else None
 
 
 def is_image(expansion: Expansion, module: str, node: str) -> bool:
     """Says whether a node's value is an image of more than one position in every call."""
-    return all(len(shape) == 3 and shape[1] * shape[2] > 1 for shape in shapes(expansion, module, node))
+    return all(len(shape) == 3 and shape[1] * shape[2] > 1 for shape in expansion.shapes[module, node])
 
 
 def readers(module: Module, node: str) -> list[Edge]:
@@ -84,9 +85,14 @@ def constant(child: Genome, module: str, node: str, parameter: str, value: float
     Raises:
         Inapplicable: the child is not a valid genome.
     """
-    names = [f"{path}.{parameter}" for path in expanded(child).instances[module, node]]
-    every = expanded(child).tensor_shapes()
-    return {name: Constant(every[name], value) for name in names}
+    shapes_ = parameter_shapes(expanded(child), module, node, parameter)
+    return {name: Constant(shape, value) for name, shape in shapes_.items()}
+
+
+def parameter_shapes(expansion: Expansion, module: str, node: str, parameter: str) -> dict[str, Shape]:
+    """Returns the shapes of one parameter of a node, one for each call of its module, by full name."""
+    primitives = [expansion.primitives[path] for path in expansion.instances[module, node]]
+    return {name: p.tensor_shapes()[name] for p in primitives for name in (f"{p.path}.{parameter}",)}
 
 
 def expanded(child: Genome) -> Expansion:
@@ -145,11 +151,8 @@ def altered(
     """
     name, node = str(site["module"]), str(site["node"])
     child = parent.changed({name: parent[name].changed({node: operation})})
-    expansion = expanded(child)
-    primitives = [expansion.primitives[path] for path in expansion.instances[name, node]]
-    tensors = {
-        f"{p.path}.weight": weight(f"{p.path}.weight", p.tensor_shapes()[f"{p.path}.weight"]) for p in primitives
-    }
+    weights = parameter_shapes(expanded(child), name, node, "weight")
+    tensors = {full: weight(full, shape) for full, shape in weights.items()}
     return finish(rule, site, parent, child, tensors, rng)
 
 

@@ -5,7 +5,9 @@ The child's genome depends on how many go, its tensors on which.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from genomes import Expansion, Genome, Primitive, expand
 from genomes.operations import BatchNorm, Conv, Linear, Slice
@@ -15,7 +17,8 @@ from morphism.rewire import rewire
 from morphism.tensors import Ranked, Source, TensorExpr
 
 
-def rankable(genome: Genome) -> dict[tuple[Symbol, ...], list[str]]:
+@lru_cache(maxsize=64)
+def rankable(genome: Genome) -> Mapping[tuple[Symbol, ...], Sequence[str]]:
     """Returns sets of channels that can be ranked, with the batch norms that read exactly these, in their order.
 
     Left out are channels that are frozen, that lie in groups, slices or norms over channels, or that occur somewhere
@@ -64,11 +67,11 @@ def _fixed(expansion: Expansion, table: ChannelMap) -> set[Symbol]:
 def _together(symbols: frozenset[Symbol], table: ChannelMap) -> bool:
     """Says whether every value has as much of each of these channels as of any other."""
     for entries in table.lists:
-        counts = dict.fromkeys(symbols, 0)
+        counts = Counter[Symbol]()
         for symbol, block in entries:
-            if symbol in counts:
+            if symbol in symbols:
                 counts[symbol] += block
-        if len(set(counts.values())) > 1:
+        if counts and (len(counts) < len(symbols) or len({*counts.values()}) > 1):
             return False
     return True
 
@@ -77,12 +80,14 @@ def _judges(
     expansion: Expansion, table: ChannelMap, symbols: Sequence[Symbol], norms: Sequence[str]
 ) -> Mapping[str, str]:
     """Returns, by path, the norm whose weights rank the channels there."""
-    touched = {path for path, entries in table.entries.items() if any(entry.symbol in symbols for entry in entries)}
+    chosen = frozenset(symbols)
+    met = {id(entries) for entries in table.lists if not chosen.isdisjoint([symbol for symbol, _ in entries])}
+    touched = {path for path, entries in table.entries.items() if id(entries) in met}
     calls = {norm: norm[: -len(expansion.primitives[norm].id)] for norm in norms}
     own = {path: next((n for n in norms if path.startswith(calls[n])), "") for path in expansion.primitives}
     for path, primitive in expansion.primitives.items():
-        met = touched & {path, *primitive.inputs}
-        if met and (not own[path] or {own[other] for other in met} != {own[path]}):
+        ends = touched & {path, *primitive.inputs}
+        if ends and (not own[path] or {own[other] for other in ends} != {own[path]}):
             return dict.fromkeys(own, norms[0])
     return own
 

@@ -57,14 +57,14 @@ def rewire(
     copies = {symbol: markers for symbol, markers in copies.items() if markers != (OLD,)}
     if (uneven := next(_uneven(expansion, table, copies), None)) is not None:
         raise Inapplicable(f"groups must be equally wide, got {[_width(part, copies) for part in uneven]} channels")
-    tensors: dict[str, TensorExpr] = {}
-    for primitive in expansion.primitives.values():
-        tensors.update(_tensors(primitive, expansion, table, copies, (seed, share)))
-    child = genome.changed(_modules(genome, expansion, table, copies))
     try:
+        child = genome.changed(_modules(genome, expansion, table, copies))
         expand(child)
     except InvalidGenome as error:
         raise Inapplicable(f"the widths do not fit: {error}") from None
+    tensors: dict[str, TensorExpr] = {}
+    for primitive in _touched(expansion, table, copies):
+        tensors.update(_tensors(primitive, expansion, table, copies, (seed, share)))
     return child, tensors
 
 
@@ -163,7 +163,7 @@ class _Positions:
 
 def _positions(entries: Sequence[Entry], copies: Copies) -> _Positions | None:
     """Returns the substituted positions; None if they stay as they are, as no class in `copies` does."""
-    if copies.keys().isdisjoint(symbol for symbol, _ in entries):
+    if copies.keys().isdisjoint([symbol for symbol, _ in entries]):
         return None
     sources: list[int] = []
     index: list[int] = []
@@ -175,6 +175,15 @@ def _positions(entries: Sequence[Entry], copies: Copies) -> _Positions | None:
             index.extend(positions if marker == OLD else [INDEX[marker]] * block)
         offset += block
     return _Positions(tuple(sources), tuple(index))
+
+
+def _touched(expansion: Expansion, table: ChannelMap, copies: Copies) -> Iterator[Primitive]:
+    """Yields the primitives with tensors that make or read a channel of these classes."""
+    moved = {id(entries) for entries in table.lists if not copies.keys().isdisjoint([symbol for symbol, _ in entries])}
+    values = {path for path, entries in table.entries.items() if id(entries) in moved}
+    for path, primitive in expansion.primitives.items():
+        if (path in values or not values.isdisjoint(primitive.inputs)) and primitive.tensor_shapes():
+            yield primitive
 
 
 def _tensors(
@@ -232,7 +241,9 @@ def _columns(entries: Sequence[Entry], groups: int, copies: Copies) -> tuple[int
 
 def _modules(genome: Genome, expansion: Expansion, table: ChannelMap, copies: Copies) -> dict[str, Module]:
     changed: dict[str, dict[str, Operation]] = {}
-    for (module, node), made in table.made.items():
+    makers = dict.fromkeys((module, node) for symbol in copies for module, node, _ in table.classes[symbol])
+    for module, node in makers:
+        made = table.made[module, node]
         width = sum(len(copies.get(symbol, (OLD,))) for symbol in made)
         operation = genome[module].operations[node]
         if width != len(made):

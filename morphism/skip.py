@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import eq
+from typing import Any
 
 from genomes import Expansion, Genome, Module
 from genomes.operations import (
@@ -38,6 +41,7 @@ from morphism.tensors import Gather, Source, TensorExpr
 
 ACTIVATIONS = (ReLU, ReLU6, GELU, SiLU, Hardswish, PReLU, Blend)
 VALUES = (Input, *ACTIVATIONS, MaxPool, AvgPool, Add, Mean, Mul, Concat, Gate, Call)  # worth reading again
+Values = tuple[Shape, ...]  # the shapes of one value, one for each call of its module
 TARGETS = (BatchNorm, *ACTIVATIONS, Add, Mean, Gate, Call)  # what an addend may join
 
 
@@ -59,8 +63,8 @@ class SkipAdd:
         return [
             {"module": name, "source": source, "node": target}
             for name in _modules(expansion)
-            for source, target in _pairs(genome[name], TARGETS)
-            if channel_count(expansion, name, target) and _ratio(expansion, name, source, target)
+            for source, target in _pairs(genome[name], expansion, name, _targets(genome[name], expansion, name), _ratio)
+            if channel_count(expansion, name, target)
         ]
 
     def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
@@ -72,7 +76,8 @@ class SkipAdd:
         module, node, _ = node_of(genome, site)
         _, source, _ = node_of(genome, site, "source")
         name, expansion = str(site["module"]), expanded(genome)
-        width, ratio = channel_count(expansion, name, node), _ratio(expansion, name, source, node)
+        width = channel_count(expansion, name, node)
+        ratio = _ratio(shapes(expansion, name, source), shapes(expansion, name, node))
         if not width or not ratio or _depends(module, source, node):
             raise Inapplicable(f"{self.name} needs an earlier image of a fitting extent, got {dict(site)}")
         operations: list[Operation] = [AvgPool(ratio, ratio), Conv(width, 1), Add()][ratio == 1 :]
@@ -101,8 +106,10 @@ class SkipConcat:
         return [
             {"module": name, "source": source, "node": consumer}
             for name in _modules(expansion)
-            for source, consumer in _pairs(genome[name], (Conv, Linear))
-            if _joins(genome[name], expansion, name, source, consumer)
+            for source, consumer in _pairs(
+                genome[name], expansion, name, _layers(genome[name], expansion, name), _joins
+            )
+            if genome[name].sources[consumer] != (source,)
         ]
 
     def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
@@ -114,7 +121,9 @@ class SkipConcat:
         module, node, _ = node_of(genome, site)
         _, source, _ = node_of(genome, site, "source")
         name, expansion = str(site["module"]), expanded(genome)
-        if not _joins(module, expansion, name, source, node) or _depends(module, source, node):
+        reads = _layers(module, expansion, name).get(node)
+        fits = reads is not None and _joins(shapes(expansion, name, source), reads)
+        if not fits or module.sources[node] == (source,) or _depends(module, source, node):
             raise Inapplicable(f"{self.name} needs a dense consumer and an earlier value that fits, got {dict(site)}")
         (read,) = module.sources[node]
         join = new_id(module, self.name, [source, node], Concat())
@@ -147,8 +156,7 @@ class SkipGate:
         return [
             {"module": name, "source": source, "node": target}
             for name in _modules(expansion)
-            for source, target in _pairs(genome[name], TARGETS)
-            if shapes(expansion, name, source) == shapes(expansion, name, target)
+            for source, target in _pairs(genome[name], expansion, name, _targets(genome[name], expansion, name), eq)
         ]
 
     def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
@@ -172,13 +180,34 @@ def _modules(expansion: Expansion) -> list[str]:
     return sorted({module for module, _ in expansion.instances})
 
 
-def _pairs(module: Module, kinds: tuple[type[Operation], ...]) -> Iterator[tuple[str, str]]:
-    """Yields pairs of an earlier value worth reading and a node of these kinds that it does not depend on."""
+def _targets(module: Module, expansion: Expansion, name: str) -> dict[str, Values]:
+    """Returns the nodes that an addend may join, with the shapes of their values."""
+    return {node: shapes(expansion, name, node) for node, op in module.nodes if isinstance(op, TARGETS)}
+
+
+def _layers(module: Module, expansion: Expansion, name: str) -> dict[str, Values]:
+    """Returns the dense layers, with the shapes of what they read."""
+    dense = [n for n, op in module.nodes if isinstance(op, Linear) or (isinstance(op, Conv) and op.groups == 1)]
+    return {node: shapes(expansion, name, module.sources[node][0]) for node in dense}
+
+
+def _pairs(
+    module: Module,
+    expansion: Expansion,
+    name: str,
+    targets: Mapping[str, Values],
+    fits: Callable[[Values, Values], Any],
+) -> Iterator[tuple[str, str]]:
+    """Yields pairs of an earlier value worth reading and a target that it fits and does not depend on."""
     below, order = _below(module), module.order
-    sources = [(number, node) for number, node in enumerate(order) if isinstance(module.operations[node], VALUES)]
-    for target in order:
-        if isinstance(module.operations[target], kinds):
-            yield from ((s, target) for number, s in sources if s != target and not below[target] >> number & 1)
+    worth = [(1 << number, node) for number, node in enumerate(order) if isinstance(module.operations[node], VALUES)]
+    sources = [(bit, node, shapes(expansion, name, node)) for bit, node in worth]
+    different = {given for _, _, given in sources}
+    for number, target in enumerate(order):
+        if target in targets:
+            fitting = {given for given in different if fits(given, targets[target])}
+            beyond = below[target] | 1 << number
+            yield from [(source, target) for bit, source, given in sources if given in fitting and not beyond & bit]
 
 
 def _below(module: Module) -> Mapping[str, int]:
@@ -195,12 +224,15 @@ def _depends(module: Module, source: str, node: str) -> bool:
     return source == node or bool(_below(module)[node] >> module.order.index(source) & 1)
 
 
-def _ratio(expansion: Expansion, name: str, source: str, target: str) -> int:
+def _joins(source: Values, read: Values) -> bool:
+    """Says whether a layer can read a value beside what it reads."""
+    return all(a[1:] == b[1:] for a, b in zip(source, read, strict=True))
+
+
+@lru_cache(maxsize=1024)
+def _ratio(source: Values, target: Values) -> int:
     """Returns how many times larger the source's extents are, the same in every call; 0 if they do not fit."""
-    ratios = {
-        _whole_ratio(one, other)
-        for one, other in zip(shapes(expansion, name, source), shapes(expansion, name, target), strict=True)
-    }
+    ratios = {_whole_ratio(one, other) for one, other in zip(source, target, strict=True)}
     return ratios.pop() if len(ratios) == 1 else 0
 
 
@@ -209,12 +241,3 @@ def _whole_ratio(source: Shape, target: Shape) -> int:
         return 0
     ratio = source[1] // target[1]
     return ratio if source[1:] == tuple(ratio * extent for extent in target[1:]) and ratio <= 31 else 0
-
-
-def _joins(module: Module, expansion: Expansion, name: str, source: str, consumer: str) -> bool:
-    operation = module.operations[consumer]
-    dense = isinstance(operation, Linear) or (isinstance(operation, Conv) and operation.groups == 1)
-    if not dense or module.sources[consumer] == (source,):
-        return False
-    reads = [expansion.primitives[path].in_shapes[0] for path in expansion.instances[name, consumer]]
-    return all(len(a) == len(b) and a[1:] == b[1:] for a, b in zip(reads, shapes(expansion, name, source), strict=True))

@@ -6,8 +6,9 @@ Expressions nest, so that composing two edits is substitution: see `algebra.comp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, get_args
 
 from morphism.errors import Inapplicable
@@ -284,8 +285,14 @@ LOWEST = {
 
 def to_json(expression: TensorExpr) -> dict[str, Any]:
     """Returns the expression as JSON values; what has its default is left out."""
-    written = ((f, getattr(expression, f.name)) for f in fields(expression))
-    return {"kind": expression.kind, **{f.name: _plain(value) for f, value in written if value != f.default}}
+    written = [(name, getattr(expression, name), default) for name, default in _defaults(expression.kind)]
+    return {"kind": expression.kind, **{name: _plain(value) for name, value, default in written if value != default}}
+
+
+@lru_cache
+def _defaults(kind: str) -> tuple[tuple[str, object], ...]:
+    """Returns the fields of a kind of expression with their defaults."""
+    return tuple((f.name, f.default) for f in fields(EXPRESSIONS[kind]))
 
 
 def from_json(document: Any, place: str = "expression", depth: int = 0) -> TensorExpr:
@@ -311,16 +318,27 @@ def substitute(expression: TensorExpr, definitions: Mapping[str, TensorExpr]) ->
     """Returns `expression` with each source that has a definition replaced by it."""
     if isinstance(expression, Source):
         return expression if expression.donor else definitions.get(expression.name, expression)
-    inner = {f.name: getattr(expression, f.name) for f in fields(expression) if f.type == "TensorExpr"}
-    return replace(expression, **{name: substitute(value, definitions) for name, value in inner.items()})
+    return rebuilt(expression, lambda inner: substitute(inner, definitions))
 
 
 def within(expression: TensorExpr) -> Iterator[TensorExpr]:
     """Yields an expression and all that are nested in it."""
     yield expression
-    for f in fields(expression):
-        if f.type == "TensorExpr":
-            yield from within(getattr(expression, f.name))
+    for name in _nested(expression.kind):
+        yield from within(getattr(expression, name))
+
+
+def rebuilt(expression: TensorExpr, change: Callable[[TensorExpr], TensorExpr]) -> TensorExpr:
+    """Returns an expression with those in it changed; the same object where no change changes any."""
+    inner = {name: getattr(expression, name) for name in _nested(expression.kind)}
+    made = {name: change(value) for name, value in inner.items()}
+    return replace(expression, **made) if any(made[name] is not value for name, value in inner.items()) else expression
+
+
+@lru_cache
+def _nested(kind: str) -> tuple[str, ...]:
+    """Returns the names of the fields of a kind of expression that hold expressions."""
+    return tuple(f.name for f in fields(EXPRESSIONS[kind]) if f.type == "TensorExpr")
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """Ledger: the truth about one search, in one SQLite file with one writer.
 
 Every ask and every tell is one transaction and one event of one sequence, so that a process killed at any instant
-leaves a prefix of the undisturbed sequence, which resuming replays. Readers need no lock.
+leaves a prefix of the undisturbed sequence, which resuming replays. Readers need no lock. A tell waits until it is on
+the disk, with all before it; an ask does not, for what a power cut takes of it is asked for again.
 """
 
 from __future__ import annotations
@@ -135,18 +136,17 @@ class Ledger(View):
         number, genome = candidate.number, candidate.genome.digest
         trained = (records.fidelity_json(candidate), candidate.promotes)
         row = (number, genome, records.edits_json(candidate), *trained, records.identity(candidate), twin_key)
-        with self._transaction() as db:
+        with self._transaction(lasting=False) as db:
             db.executemany("INSERT OR IGNORE INTO genome VALUES (?, ?)", records.genomes(candidate).items())
             db.execute("INSERT INTO candidate VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             parents = [(number, rank, parent) for rank, parent in enumerate(candidate.parents)]
             db.executemany("INSERT INTO parent VALUES (?, ?, ?)", parents)
             self._event("ask", number, elapsed)
 
-    def attempted(self, number: int) -> int:
-        """Records that an evaluation starts and returns how many attempts that makes."""
-        with self._transaction():
+    def attempted(self, number: int) -> None:
+        """Records that an evaluation starts."""
+        with self._transaction(lasting=False):
             self._started(number)
-        return len(self.attempts(number))
 
     def failed(self, evaluation: Evaluation) -> None:
         """Records that an attempt failed and that the next one starts."""
@@ -181,7 +181,6 @@ class Ledger(View):
             )
         self.config = json.loads(self._meta("config"))
         self._db.execute("PRAGMA foreign_keys = ON")
-        self._db.execute("PRAGMA synchronous = FULL")
         if self._lock:
             self._db.execute("PRAGMA journal_mode = WAL")
             if (damage := self._db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
@@ -226,7 +225,9 @@ class Ledger(View):
         )
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+        """Begins a transaction that no end of a process undoes, and no power cut either if it is to be lasting."""
+        self._db.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
         with transaction(self._db, "the ledger", "resume") as db:
             self._fence()
             yield db

@@ -16,6 +16,7 @@ from search import records
 from search.errors import ContractBroken, DiskFull, ReplayDiverged, SearchError
 from search.files import room
 from search.front import Front
+from search.garbage import settled
 from search.ledger import Ledger
 from search.past import Past, remind
 from search.protocol import INFRASTRUCTURAL, Candidate, Evaluation, Strategy
@@ -132,7 +133,7 @@ def drive(
         DiskFull: nothing can be written; everything so far is kept.
         SearchError: all of the first candidates failed, or all that the strategy has to propose.
     """
-    with room(f"search {ledger.directory.name}"):
+    with room(f"search {ledger.directory.name}"), settled():
         return _Loop(strategy, dispatch, ledger, budget, watch).run(slots)
 
 
@@ -290,8 +291,9 @@ class _Loop:
 
     def again(self, evaluation: Evaluation) -> bool:
         """Says whether a failed candidate is tried again; attempts that a crash of ours cut off do not count."""
-        failures = [outcome for outcome in self.ledger.attempts(evaluation.number) if outcome in INFRASTRUCTURAL]
-        return evaluation.status in INFRASTRUCTURAL and len(failures) + 1 < ATTEMPTS
+        if evaluation.status not in INFRASTRUCTURAL:
+            return False
+        return sum(outcome in INFRASTRUCTURAL for outcome in self.ledger.attempts(evaluation.number)) + 1 < ATTEMPTS
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Records an evaluation, then tells the strategy."""

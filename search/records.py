@@ -13,10 +13,12 @@ from morphism import Certificate, Edit
 from morphism.tensors import from_json
 from search.protocol import Candidate, Evaluation, Fidelity
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 
 def dump(value: Any) -> str:
     """Returns canonical JSON: sorted, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def identity(candidate: Candidate) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from genomes import Genome, InvalidGenome, Limits, Seen, check
+from genomes import Bounded, Genome, InvalidGenome, Limits, Seen, allowed
 from morphism import CATALOGUE, Inapplicable, Morphism
 from search import Candidate, Evaluation, Fidelity, Past, proposals
 
@@ -108,8 +108,7 @@ class RandomSearch:
         if not (sites := kind.sites(genome)):
             return genome
         try:
-            edit = kind.plan(genome, rng.choice(sites), rng)
-            check(edit.genome, self.limits)
+            child = kind.plan(Bounded(genome, self.limits), rng.choice(sites), rng).genome
         except (Inapplicable, InvalidGenome):
             return genome
-        return edit.genome
+        return child if allowed(child, self.limits) else genome

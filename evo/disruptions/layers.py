@@ -109,7 +109,7 @@ class AddNoise:
         seed = seed_of(rng)
         weights = _weights(genome, str(site["module"]), node)
         tensors = {weight: Noise(Source(weight), DEVIATION, derived_seed(seed, weight)) for weight in weights}
-        return finish(self.name, site, genome, genome, tensors, rng, INEXACT)
+        return finish(self.name, site, genome, genome.changed({}), tensors, rng, INEXACT)
 
 
 def _weights(genome: Genome, module: str, node: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from genomes import Genome, Module, expand
@@ -75,7 +75,7 @@ class DropBranch:
             for m, n, op in nodes(genome)
             if isinstance(op, JOINING)
             for port in range(len(genome[m].sources[n]))
-            if _dropped(genome, m, n, port)
+            if _spared(genome, m, n, port)
         ]
 
     def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
@@ -84,11 +84,11 @@ class DropBranch:
         Raises:
             Inapplicable: the node joins nothing, it would lose its shape, or its module an input.
         """
-        _, node, op = node_of(genome, site)
-        port = site.get("port", -1)
-        if not isinstance(op, JOINING) or not (left := _dropped(genome, str(site["module"]), node, port)):
+        module, node, op = node_of(genome, site)
+        name, port = str(site["module"]), site.get("port", -1)
+        if not isinstance(op, JOINING) or not _spared(genome, name, node, port):
             raise Inapplicable(f"{self.name} needs an input of {op.kind} {node} that can be spared, got {dict(site)}")
-        child = genome.changed({str(site["module"]): left}).reachable()
+        child = genome.changed({name: _dropped(module, node, port)}).reachable()
         return finish(self.name, site, genome, child, {}, rng, INEXACT)
 
 
@@ -143,33 +143,42 @@ def _bypassed(module: Module, node: str, source: str) -> Module:
     return module.changed({node: None}, moved, [edge for edge in module.edges if node in edge[:2]])
 
 
-def _dropped(genome: Genome, name: str, node: str, port: int) -> Module | None:
-    """Returns the module without one input of a node; None if the node would lose its shape or the module an input."""
-    module, expansion = genome[name], expand(genome)
-    sources = [*module.sources[node]]
+def _spared(genome: Genome, name: str, node: str, port: int) -> bool:
+    """Says whether a node can do without one input: it keeps its shape, and its module all inputs."""
+    module, expansion, sources = genome[name], expand(genome), [*genome[name].sources[node]]
     if port not in range(len(sources)):
-        return None
+        return False
     del sources[port]
     if shapes(expansion, name, node) not in [shapes(expansion, name, source) for source in sources]:
-        return None
+        return False
+    return _above(module, {**module.sources, node: tuple(sources)}).issuperset(module.inputs)
+
+
+def _dropped(module: Module, node: str, port: int) -> Module:
+    """Returns the module without one input of a node."""
+    sources = [*module.sources[node]]
+    del sources[port]
     if len(sources) == 1:
-        left = _bypassed(module, node, sources[0])
-    else:
-        edges = [(source, node, place) for place, source in enumerate(sources)]
-        left = module.changed({}, edges, [edge for edge in module.edges if edge.target == node])
-    left = _live(left)
-    return left if left.inputs == module.inputs else None
+        return _live(_bypassed(module, node, sources[0]))
+    edges = [(source, node, place) for place, source in enumerate(sources)]
+    return _live(module.changed({}, edges, [edge for edge in module.edges if edge.target == node]))
 
 
 def _live(module: Module) -> Module:
     """Returns the module without what does not lead to its output."""
-    useful, queue = {module.output}, [module.output]
-    while queue:
-        new = set(module.sources[queue.pop()]) - useful
-        useful |= new
-        queue.extend(new)
+    useful = _above(module, module.sources)
     gone = {node: None for node in module.operations if node not in useful}
     return module.changed(gone, remove=[edge for edge in module.edges if edge.target in gone])
+
+
+def _above(module: Module, sources: Mapping[str, Sequence[str]]) -> set[str]:
+    """Returns the nodes that the output of a module needs, itself among them, if so the nodes are fed."""
+    needed, queue = {module.output}, [module.output]
+    while queue:
+        new = {*sources[queue.pop()]} - needed
+        needed |= new
+        queue.extend(new)
+    return needed
 
 
 def _alternatives(genome: Genome, module: str, node: str, port: int) -> list[str]:

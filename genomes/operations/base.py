@@ -21,6 +21,7 @@ Shapes = Mapping[str, Shape]
 
 MAX_CHANNELS = 4096
 MAX_EXTENT = 4096
+MOST_TEXTS = 2**12  # remembered
 
 
 class Trait(Enum):
@@ -52,16 +53,16 @@ class Operation:
     def text(self) -> tuple[str, str]:
         """What stands before and behind the id of a node with this operation in canonical JSON.
 
-        Kept, since an edit makes a few operations and takes all others over from the parent, as the same objects.
-
         Raises:
             TypeError: a field is nothing that JSON knows.
             ValueError: a number is not finite.
         """
-        entry = {"id": "", "op": self.kind, **{f.name: getattr(self, f.name) for f in fields(self)}}
-        text = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        before, _, behind = text.partition('"id":""')  # in a string, quotes are escaped
-        return f'{before}"id":', behind
+        key = (type(self), repr(vars(self)))  # as values 0, 0.0, -0.0 and false are equal
+        if (known := _texts.get(key)) is None:
+            if len(_texts) >= MOST_TEXTS:
+                _texts.clear()
+            known = _texts[key] = _text(self)
+        return known
 
     def out_shape(self, in_shapes: Sequence[Shape]) -> Shape:
         """Returns the output's shape.
@@ -82,6 +83,16 @@ class Operation:
     def macs(self, in_shapes: Sequence[Shape]) -> int:
         """Returns the multiply-accumulates of one example."""
         return 0
+
+
+_texts: dict[tuple[type, str], tuple[str, str]] = {}
+
+
+def _text(operation: Operation) -> tuple[str, str]:
+    entry = {"id": "", "op": operation.kind, **{f.name: getattr(operation, f.name) for f in fields(operation)}}
+    text = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    before, _, behind = text.partition('"id":""')  # in a string, quotes are escaped
+    return f'{before}"id":', behind
 
 
 def image(in_shapes: Sequence[Shape], kind: str) -> Shape:

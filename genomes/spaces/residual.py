@@ -28,7 +28,7 @@ from genomes.operations import (
     Output,
     ReLU,
 )
-from genomes.rules import Limits, check
+from genomes.rules import Limits, allowed, check
 
 MAX_WIDTH = 512
 SIZES = 8  # of founders that are as large as their shape allows
@@ -128,8 +128,8 @@ class ResidualSpace:
         """
         for _ in range(100):
             width, shape = self._drawn(rng)
-            if fitting := self._within([shape(width)], quiet=True):
-                return fitting[0]
+            if allowed(genome := shape(width), self.limits.budgets):
+                return genome
         raise InvalidGenome(f"a hundred random members were all over {self.limits}: raise a limit or lower the width")
 
     def founders(self, seed: int, count: int = 0) -> tuple[Genome, ...]:
@@ -163,9 +163,9 @@ class ResidualSpace:
 
     def _widest(self, shape: Callable[[int], Genome], share: float) -> Genome | None:
         """Returns the widest member of a shape that a share of the parameters allows; None if it leaves much of it."""
-        widths, limits = range(self.limits.width[0], self.limits.width[1] + 1), self.limits
-        within = replace(self, limits=replace(limits, parameters=max(1, int(share))))
-        fitting = bisect_left(widths, 1, key=lambda width: not within._within([shape(width)], quiet=True))
+        widths = range(self.limits.width[0], self.limits.width[1] + 1)
+        limits = replace(self.limits.budgets, parameters=max(1, int(share)))
+        fitting = bisect_left(widths, 1, key=lambda width: not allowed(shape(width), limits))
         if not fitting or cost(genome := shape(widths[fitting - 1])).parameters < FULL * share:
             return None
         return genome
@@ -219,7 +219,7 @@ class ResidualSpace:
         extent = min(self.shape[1:]) // self._stem_stride()
         return min(2, self.limits.stages - 1, (extent // 4).bit_length() - 1)
 
-    def _within(self, genomes: Sequence[Genome], quiet: bool = False) -> list[Genome]:
+    def _within(self, genomes: Sequence[Genome]) -> list[Genome]:
         fitting, reasons = [], []
         for genome in genomes:
             try:
@@ -227,7 +227,7 @@ class ResidualSpace:
                 fitting.append(genome)
             except InvalidGenome as error:
                 reasons.append(str(error))
-        if not fitting and not quiet:
+        if not fitting:
             raise InvalidGenome(
                 f"no starter for images {list(self.shape)} is within the limits of the space: {reasons[0]}"
             )

@@ -1,12 +1,14 @@
-"""Turns a flat graph back into a genome of one module, so that what it computes can be run and compared."""
+"""Turns a flat graph back into a genome of one module, to run and compare it; and changes genomes at random."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
-from genomes import Expansion, Genome, Module
-from genomes.operations import Add, Call, Input, Mean, Mul, Operation, Output
+from genomes import Edge, Expansion, Genome, Module
+from genomes.operations import Add, Call, Conv, Flatten, GlobalPool, Input, Mean, Mul, Operation, Output, ReLU
 
 
 def flattened(expansion: Expansion) -> tuple[Genome, dict[str, str]]:
@@ -56,3 +58,31 @@ def chain(*operations: Operation, shape: tuple[int, ...] = (2, 4, 4)) -> Genome:
     names = ["x", *(f"n{number}" for number in range(len(operations))), "y"]
     nodes = dict(zip(names, [Input(0, shape), *operations, Output()], strict=True))
     return Genome.of({"net": Module.of(nodes, list(pairwise(names)))})
+
+
+def changes(genome: Genome, rng: random.Random) -> Iterator[Genome]:
+    """Yields genomes that differ from one in a node; not all of them are valid."""
+    for name, module in genome.modules:
+        node, operation = rng.choice(module.nodes)
+        wider = {"out_channels": 5} if isinstance(operation, Conv) else {}
+        behind = [Edge("new", edge.target, edge.port) for edge in module.edges if edge.source == node]
+        old = [edge for edge in module.edges if edge.source == node]
+        moved = rng.choice(module.edges)
+        for changed in (
+            module.changed({node: replace(operation, **wider)}),
+            module.changed({node: Flatten()}),
+            module.changed({"new": GlobalPool()}, [(node, "new"), *behind], old),
+            module.changed({}, [moved._replace(source=rng.choice(module.nodes)[0])], [moved]),
+            module.changed({node: None}, remove=[edge for edge in module.edges if node in edge[:2]]),
+        ):
+            yield genome.changed({name: changed})
+    calls = [(name, n, op) for name, module in genome.modules for n, op in module.nodes if isinstance(op, Call)]
+    for name, node, call in calls[:1]:
+        own = {name: genome[name].changed({node: Call("own")}), "own": genome[call.module]}
+        yield genome.changed(own).reachable()
+        yield genome.changed({call.module: genome[call.module].changed({node: ReLU()})})
+
+
+def afresh(genome: Genome) -> Genome:
+    """Returns an equal genome of which nothing is known yet."""
+    return Genome.of({name: Module(module.nodes, module.edges) for name, module in genome.modules}, genome.root)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from genomes import Genome, InvalidGenome, Module, check, expand
-from genomes.expansion import counted
-from genomes.operations import Add, BatchNorm, Call, Concat, Conv, Input, Output, ReLU
+from genomes import Expansion, Genome, InvalidGenome, Module, check, cost, expand
+from genomes.cost import BYTES_PER_NUMBER
+from genomes.expansion import counted, derived
+from genomes.operations import Add, BatchNorm, Call, Concat, Conv, Input, Operation, Output, ReLU
 from tests.drawing import genomes
+from tests.genomes.flat import afresh, changes
 
 BLOCK = Module.of(
     {"x": Input(0), "skip": Input(1), "conv": Conv(2, 1, bias=True), "norm": BatchNorm(), "add": Add(), "y": Output()},
@@ -79,3 +86,45 @@ def test_a_genome_of_too_many_primitives_is_not_expanded() -> None:
     genome = Genome.of({"net": calls("many", Input(0, (1, 2, 2))), "many": calls("relu", Input()), "relu": relu})
     with pytest.raises(InvalidGenome, match="at most 2000 primitives, got 40,001"):
         expand(genome)
+
+
+def outcome(expanded: Callable[[], Expansion]) -> object:
+    """Returns all that an expansion is, in its order, or why there is none."""
+    try:
+        found = expanded()
+    except InvalidGenome as error:
+        return str(error)
+    tables = (found.primitives, found.values, found.instances, found.calls)
+    return found.output, [list(table.items()) for table in tables]
+
+
+@settings(deadline=None, max_examples=60)
+@given(genomes(), st.randoms(use_true_random=False))
+def test_an_expansion_made_from_the_parents_is_the_one_made_from_nothing(genome: Genome, rng: random.Random) -> None:
+    for child in changes(genome, rng):
+        made = outcome(partial(derived, child, genome))
+        assert made == outcome(partial(expand.__wrapped__, afresh(child)))
+        assert made == outcome(partial(expand.__wrapped__, child))
+
+
+def test_what_a_child_shares_with_its_parent_is_the_same_object() -> None:
+    child = GENOME.changed({"block": BLOCK.changed({"conv": Conv(2, 1, bias=False)})})
+    before, after = expand(GENOME).primitives, expand(child).primitives
+    other = {path for path in after if after[path] is not before[path]}
+    assert other == set(expand(child).instances["block", "conv"])
+    assert before["a/first/conv"].tensor_shapes() != after["a/first/conv"].tensor_shapes()
+
+
+def test_an_extent_that_only_equals_an_integer_is_refused() -> None:
+    nodes: dict[str, Operation] = {"image": Input(0, (True, 4, 4)), "norm": BatchNorm(), "y": Output()}
+    with pytest.raises(InvalidGenome, match=r"extents must be integers, got \[True, 4, 4\]"):
+        expand(Genome.of({"net": Module.of(nodes, [("image", "norm"), ("norm", "y")])}))
+
+
+@settings(deadline=None, max_examples=60)
+@given(genomes())
+def test_the_canonical_graph_has_all_parameters_and_multiplications(genome: Genome) -> None:
+    counts = [primitive.counts for primitive in expand(genome).primitives.values()]
+    parameters, macs, numbers = map(sum, zip(*counts, strict=True))
+    assert (parameters, macs) == (cost(genome).parameters, cost(genome).macs)
+    assert BYTES_PER_NUMBER * numbers >= cost(genome).activation_bytes

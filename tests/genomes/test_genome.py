@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+from contextlib import suppress
 from dataclasses import asdict
 
 import networkx as nx
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from genomes import Genome, InvalidGenome, Module, check, load_genome
 from genomes.operations import Add, Call, Conv, Dropout, Input, Linear, Output, ReLU
 from tests.drawing import genomes
-from tests.genomes.flat import chain
+from tests.genomes.flat import afresh, chain, changes
 
 SETTINGS = settings(deadline=None, max_examples=60)
 
@@ -105,6 +108,24 @@ def test_changes_make_new_values_and_leave_the_old_one_alone() -> None:
     assert child.changed({"net": net}) == genome
     assert "other" in genome.changed({"other": net})
     assert "other" not in genome.changed({"other": net}).changed({"other": None})
+
+
+@SETTINGS
+@given(genomes(), st.randoms(use_true_random=False))
+def test_a_changed_module_knows_what_a_fresh_one_finds_out(genome: Genome, rng: random.Random) -> None:
+    assert all(module.order and module.text for _, module in genome.modules)
+    for child in changes(genome, rng):
+        for name, fresh in afresh(child).modules:
+            assert child[name].sources == fresh.sources
+            assert child[name].text == fresh.text
+            with suppress(InvalidGenome):  # a cycle, of which both know
+                assert child[name].order == fresh.order
+
+
+@pytest.mark.parametrize("values", [*itertools.permutations((0, 0.0, -0.0, False), 2)])
+def test_equal_numbers_of_other_types_are_other_text(values: tuple[float, float]) -> None:
+    one, other = (Dropout(value).text for value in values)
+    assert one != other
 
 
 def test_a_module_knows_its_order_inputs_and_sources() -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import given, settings
 
-from genomes import Edge, Genome, InvalidGenome, Limits, Module, check, cost, load_genome, rules
+from genomes import Edge, Genome, InvalidGenome, Limits, Module, allowed, check, cost, load_genome, rules
 from genomes.operations import Add, Call, Conv, Dropout, Input, Linear, Operation, Output, ReLU
 from tests.drawing import genomes
 from tests.genomes.flat import chain
@@ -142,6 +142,15 @@ def test_budgets_hold_at_exactly_the_cost(genome: Genome) -> None:
     found = reasons(genome, Limits(spent.parameters - 1, spent.macs - 1, spent.activation_bytes - 1))
     for name in ("parameters", "macs", "activation_bytes"):
         assert f"{name} must be at most {getattr(spent, name) - 1:,}, got {getattr(spent, name):,}" in found
+
+
+@settings(deadline=None, max_examples=30)
+@given(genomes())
+def test_what_is_allowed_is_what_is_valid_and_within_the_limits(genome: Genome) -> None:
+    spent = cost(genome)
+    assert allowed(genome, Limits(spent.parameters, spent.macs, spent.activation_bytes))
+    assert not allowed(genome, Limits(activation_bytes=spent.activation_bytes - 1))
+    assert not allowed(genome.changed({"lonely": genome[genome.root]}), Limits())
 
 
 def test_loading_checks_the_budget() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from search import Budget, Ledger, Status, drive
+from search import Budget, Candidate, Evaluation, Ledger, Status, drive
 from tests.doubles import ToyEvaluator
 from tests.search.failpoints import Crash, Failpoints, run, told
 from tests.search.toys import CONFIG, Climber, Generations, state
@@ -66,6 +67,49 @@ def test_sigkill_at_any_operation_changes_nothing(place: Path) -> None:
         directory = place / f"at-{at}"
         assert os.WTERMSIG(forked(directory, at)) == signal.SIGKILL
         assert_resumes(directory, Climber, expected)
+
+
+def test_a_power_cut_takes_nothing_but_asks_and_they_are_asked_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sure to be on the disk is the log up to the last write that waited for it; later pages may be lost."""
+    _, expected = undisturbed(place, Climber)
+    lasting, statements = {"size": 0}, list[str]()
+
+    def safe(ledger: Ledger) -> None:
+        lasting["size"] = (ledger.directory / "ledger.sqlite-wal").stat().st_size
+
+    class Traced(Ledger):
+        def _prepare(self) -> None:
+            self._db.set_trace_callback(statements.append)
+            super()._prepare()
+            safe(self)
+
+        def asked(self, candidate: Candidate, twin_key: str, elapsed: float) -> None:
+            super().asked(candidate, twin_key, elapsed)
+            cut(self.directory, place / f"cut-{candidate.number}", lasting["size"])
+
+        def told(self, evaluation: Evaluation, elapsed: float) -> None:
+            super().told(evaluation, elapsed)
+            assert [line for line in statements if "synchronous" in line][-1] == "PRAGMA synchronous = FULL"
+            safe(self)
+
+        def failed(self, evaluation: Evaluation) -> None:
+            super().failed(evaluation)
+            safe(self)
+
+    monkeypatch.setattr("tests.search.failpoints.Ledger", Traced)
+    run(place / "a", Failpoints(), evaluator())
+    assert state(place / "a") == expected
+    monkeypatch.undo()
+    for number in range(12):
+        assert_resumes(place / f"cut-{number}", Climber, expected)
+
+
+def cut(directory: Path, after: Path, size: int) -> None:
+    """Copies a search as a power cut may leave it: of its log only the first `size` bytes."""
+    shutil.copytree(directory, after)
+    os.truncate(after / "ledger.sqlite-wal", size)
 
 
 def forked(directory: Path, at: int) -> int:
