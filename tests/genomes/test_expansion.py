@@ -108,6 +108,7 @@ def test_an_expansion_made_from_the_parents_is_the_one_made_from_nothing(genome:
 
 
 def test_what_a_child_shares_with_its_parent_is_the_same_object() -> None:
+    expand.cache_clear()  # primitives are remembered less long than an expansion may be
     child = GENOME.changed({"block": BLOCK.changed({"conv": Conv(2, 1, bias=False)})})
     before, after = expand(GENOME).primitives, expand(child).primitives
     other = {path for path in after if after[path] is not before[path]}

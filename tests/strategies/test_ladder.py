@@ -97,7 +97,7 @@ def test_only_the_best_part_climbs_and_every_schedule_is_one_of_the_ladder_s(mak
     assert sum(counts.values()) == 80
     assert len(steps) >= 2
     for below, above in pairwise(steps):
-        assert 0 < above <= below // 2 + 4  # one for each bracket at least; ASHA's best half changes
+        assert 0 < above <= 3 * below // 4  # to halve exactly, ASHA would have to know who comes later
     promoted = [c.promotes for c in game.asked if c.promotes is not None]
     assert len(promoted) == len(set(promoted))
 
