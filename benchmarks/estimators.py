@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from evo import judged
-from genomes import cost, expand
+from genomes import cost, expand, features
 from search import Evaluation
 
 Numbers = NDArray[np.float64]
@@ -273,7 +273,7 @@ def by_the_product(study: Study) -> Numbers:
         error = study.records[member.number, study.key(start, 1 / 3)]["error"]
         objectives = {"error": error, "parameters": float(counted)}
         spent = {"examples": study.size.full / 3, "lineage_examples": age}
-        told.append(Evaluation(member.number, "ok", objectives, spent))
+        told.append(Evaluation(member.number, "ok", objectives, spent, features=features(member.genome)))
     found = judged("corrected", told)
     return np.array([found[member.number] for member in study.children])
 

@@ -46,7 +46,7 @@ class Strategy(BaseModel):
         Field(description="shorter schedules that come before `fidelity`; none: every child is trained in full"),
     ] = None
     judgement: Annotated[
-        Judging, Field(description="of an error: as measured, or corrected to equal lineage age; random takes no note")
+        Judging, Field(description="of an error: as measured, or corrected by what is usual for such a network")
     ] = "corrected"
 
     @model_validator(mode="after")

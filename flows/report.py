@@ -62,12 +62,11 @@ def axes(ledger: Ledger) -> tuple[str, ...]:
 
 
 def judgements(ledger: Ledger) -> dict[int, float]:
-    """Returns the error that selection takes each success to have, by number, with all that is known by now.
+    """Returns the error that each success is taken to have, by number, with all that is known by now.
 
-    Empty for a search that selects by the measured error, or at random: there is nothing to add.
+    Empty for a search that goes by the measured error: there is nothing to add.
     """
-    chosen = ledger.config.get("strategy", {})
-    kind: Judging = "raw" if chosen.get("kind") == "random" else chosen.get("judgement", "raw")
+    kind: Judging = ledger.config.get("strategy", {}).get("judgement", "raw")
     return {} if kind == "raw" else judged(kind, ledger.evaluations().values())
 
 
