@@ -29,7 +29,8 @@ class AgingSettings:
     Attributes:
         population: how many of the youngest live.
         tournament: how many are drawn, the best of which becomes a parent.
-        founders: trained from scratch before the first child.
+        founders: of the space's shapes, trained from scratch before the first child; founders that are given take
+            their place.
         objective: what is minimised.
     """
 

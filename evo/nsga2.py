@@ -27,7 +27,8 @@ class NSGA2Settings:
 
     Attributes:
         population: how many survive; more makes a short search aimless, since selection is by tournaments of two.
-        founders: trained from scratch before the first child; breadth is what a search lacks first.
+        founders: of the space's shapes, trained from scratch before the first child; breadth is what a search lacks
+            first. Founders that are given take their place.
         objectives: what is minimised.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evo import DISRUPTIONS, NSGA2, AgingEvolution
+from evo import DISRUPTIONS, NSGA2, AgingEvolution, AgingSettings, NSGA2Settings
 from flows.config import SearchConfig, validated
 from flows.home import BadInput, Home
 from flows.nights.heirs import FOUNDERS, KINDS, Bequest, bequest, kept, source
@@ -88,13 +88,14 @@ def bequeathed(config: SearchConfig, home: Home, space: ResidualSpace) -> Beques
     """
     if not config.predecessor or (copy := kept(home.search(config.name))):
         return copy if config.predecessor else None
-    return bequest(source(config, home), space.founders(config.seed), space.limits.budgets, _founders(config, KINDS))
+    settings = _settings(config)
+    count = max(KINDS, min(settings.founders, KINDS * settings.population))
+    return bequest(source(config, home), space.founders(config.seed), space.limits.budgets, count)
 
 
-def _founders(config: SearchConfig, least: int) -> int:
-    """Returns how many founders are proposed before the first child: as configured, but so many at least."""
-    settings = config.strategy.aging if config.strategy.kind == "aging" else config.strategy.nsga2
-    return max(least, settings.founders)
+def _settings(config: SearchConfig) -> AgingSettings | NSGA2Settings:
+    """Returns the settings of the kind of evolution that is chosen; those of NSGA-II for random search."""
+    return config.strategy.aging if config.strategy.kind == "aging" else config.strategy.nsga2
 
 
 def ancestor(config: SearchConfig, space: ResidualSpace, directory: Path) -> Origin | None:
@@ -293,7 +294,10 @@ def _proposing(config: SearchConfig, space: ResidualSpace, directory: Path, begu
     chosen, limits = config.strategy, config.space.budgets
     starters, mutants = _starters(config, space, directory, begun), not isinstance(begun, Origin)
     common, drawn = (starters, limits, config.seed), (chosen.variation, config.fidelity)
-    count = _founders(config, KINDS if isinstance(begun, Bequest) else 1)
+    settings = _settings(config)
+    count = settings.founders  # as many shapes as the space is asked for; given ones are filled up to a population
+    if isinstance(begun, Bequest) or config.founders:
+        count = max(len(starters), min(settings.founders, settings.population))
     match chosen.kind:
         case "random":
             edits = (*CATALOGUE, *DISRUPTIONS)
@@ -318,7 +322,7 @@ def _starters(
         case Bequest():
             return begun.founders
     files = sorted((directory / FOUNDERS).glob("*.json")) or [Path(file) for file in config.founders]
-    return [founder(file, space) for file in files] or space.founders(config.seed, _founders(config, 1))
+    return [founder(file, space) for file in files] or space.founders(config.seed, _settings(config).founders)
 
 
 def founder(file: Path, space: ResidualSpace) -> Genome:
