@@ -2,22 +2,25 @@
 
 from flows import report
 from genomes import Genome, equivalent
-from search import Evaluation, Ledger
+from search import Evaluation, Ledger, non_dominated
 
 
 def finalists(ledger: Ledger, count: int) -> list[Evaluation]:
     """Returns the evaluations of the best networks of a search, the best one first.
 
-    The front comes first, then the rest, each by the error that selection takes them to have. Of those that compute the
-    same, such as a parent and its no-op control, only the first is taken: from scratch they are one network.
+    Errors are those that selection takes them to have: the least of many measured ones would mostly be luck. Whom no
+    other beats in all objectives comes first, then the rest, each by error. Of those that compute the same, such as a
+    parent and its no-op control, only the first is taken: from scratch they are one network.
 
     Args:
         ledger: of the search, which may be running.
         count: how many; fewer are returned if the search has no more different networks.
     """
-    front = {evaluation.number for evaluation in report.front(ledger)}
     good = [evaluation for evaluation in ledger.evaluations().values() if evaluation.ok]
     judged = {e.number: e.objectives["error"] for e in good} | report.judgements(ledger)
+    points = {e.number: {**e.objectives, "error": judged[e.number]} for e in good}
+    axes = report.axes(ledger)
+    front = set(non_dominated({n: tuple(p[name] for name in axes) for n, p in points.items() if set(axes) <= set(p)}))
     good.sort(key=lambda e: (e.number not in front, judged[e.number], e.objectives["parameters"], e.number))
     chosen: dict[int, Genome] = {}
     for evaluation in good:

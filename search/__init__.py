@@ -12,6 +12,7 @@ from search.errors import (
     SearchMissing,
     UnreadableLedger,
 )
+from search.front import non_dominated
 from search.ledger import Ledger
 from search.loop import Budget, Dispatch, Done, Progress, drive, twin_key
 from search.past import Mindful, Past, remind
@@ -66,6 +67,7 @@ __all__ = [
     "UnreadableLedger",
     "WeightStore",
     "drive",
+    "non_dominated",
     "proposals",
     "remind",
     "twin_key",

@@ -1,15 +1,28 @@
-"""Front: the evaluations that none other beats in error and parameters at once, kept up to date."""
+"""Front: the evaluations that none other beats in all objectives at once."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 
 from search.protocol import Evaluation
 
 
+def non_dominated(points: Mapping[int, tuple[float, ...]]) -> list[int]:
+    """Returns the numbers of the points that none other beats or equals in all of their values (minimised).
+
+    Of equal points only the one with the least number is among them. They come in rising order of the values.
+    """
+    kept: list[int] = []
+    for number in sorted(points, key=lambda one: (points[one], one)):  # only an earlier one can beat or equal a later
+        if not any(all(a <= b for a, b in zip(points[other], points[number], strict=True)) for other in kept):
+            kept.append(number)
+    return kept
+
+
 class Front:
-    """The non-dominated evaluations so far; of equals the first one is in it.
+    """The evaluations that none other beats in error and parameters, kept up to date; of equals the first one is in it.
 
     They are in rising order of error, so that parameters fall: whether one belongs is decided by its neighbours.
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from genomes import Genome, Stored
 from search import records
 from search.errors import SearchMissing, UnreadableLedger
+from search.front import non_dominated
 from search.protocol import Candidate, Evaluation
 
 
@@ -211,13 +212,9 @@ class View:
         values: dict[int, dict[str, float]] = {}
         for number, name, value in self._db.execute("SELECT number, name, value FROM objective"):
             values.setdefault(number, {})[name] = value
-        points = sorted((tuple(v[name] for name in names), n) for n, v in values.items() if set(names) <= set(v))
-        kept: list[tuple[tuple[float, ...], int]] = []
-        for point, number in points:  # sorted, so that only an earlier point can dominate or equal a later one
-            if not any(all(a <= b for a, b in zip(other, point, strict=True)) for other, _ in kept):
-                kept.append((point, number))
-        found = self.evaluations([number for _, number in kept])
-        return [found[number] for _, number in kept]
+        kept = non_dominated({n: tuple(v[name] for name in names) for n, v in values.items() if set(names) <= set(v)})
+        found = self.evaluations(kept)
+        return [found[number] for number in kept]
 
     def spent(self) -> Spent:
         """Returns what was used so far."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from flows import report
 from flows.finalists import finalists
 from genomes import equivalent
-from search import Candidate, Evaluation, Ledger
+from search import Candidate, Evaluation, Ledger, non_dominated
 from tests.flows.families import genome_of, kin, recorded
 
 
@@ -60,11 +60,12 @@ def test_of_a_large_family_all_finalists_are_different_and_none_is_missed(tmp_pa
 def test_where_selection_corrects_errors_finalists_are_in_its_order(tmp_path: Path) -> None:
     recorded(tmp_path / "kin", *kin(80), {"strategy": {"judgement": "corrected"}})
     with Ledger.read(tmp_path / "kin") as ledger:
-        seen, front = report.judgements(ledger), {evaluation.number for evaluation in report.front(ledger)}
-        measured = {
-            number: evaluation.objectives["error"]
-            for number, evaluation in ledger.evaluations().items()
-            if evaluation.ok
-        }
-    chosen = [number for number in best(tmp_path / "kin", 80) if number not in front]
-    assert chosen == sorted(chosen, key=seen.__getitem__) != sorted(chosen, key=measured.__getitem__)
+        seen, objectives = report.judgements(ledger), {n: e.objectives for n, e in ledger.evaluations().items() if e.ok}
+        measured = {evaluation.number for evaluation in report.front(ledger)}
+    front = set(non_dominated({n: (seen[n], found["parameters"]) for n, found in objectives.items()}))
+    chosen = best(tmp_path / "kin", 80)
+    assert chosen == sorted(chosen, key=lambda n: (n not in front, seen[n]))
+    assert len(front & set(chosen)) > 2
+    assert front != measured
+    rest = [number for number in chosen if number not in front]
+    assert rest != sorted(rest, key=lambda n: objectives[n]["error"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search import Evaluation
-from search.front import Front
+from search.front import Front, non_dominated
 
 FEW = st.integers(0, 6)
 
@@ -36,6 +36,20 @@ def test_it_holds_whom_none_beats_after_each_result(points: list[tuple[float, fl
     for number, point in enumerate(points):
         front.add(success(number, *point))
         assert [member.number for member in front.members] == compared(points[: number + 1])
+
+
+@given(st.lists(st.tuples(FEW, FEW), max_size=30))
+def test_all_at_once_are_the_same_as_one_by_one(points: list[tuple[float, float]]) -> None:
+    assert non_dominated(dict(enumerate(points))) == compared(points)
+
+
+@given(st.lists(st.tuples(FEW, FEW, FEW), max_size=20))
+def test_of_more_objectives_each_that_is_left_out_is_beaten_or_equalled(points: list[tuple[float, ...]]) -> None:
+    kept = non_dominated(dict(enumerate(points)))
+    for number, point in enumerate(points):
+        others = [other for other in kept if other != number]
+        matched = any(all(a <= b for a, b in zip(points[other], point, strict=True)) for other in others)
+        assert matched != (number in kept)
 
 
 def test_a_front_of_hundreds_is_the_same() -> None:
