@@ -29,6 +29,7 @@ RIDGE = 2.0  # results' worth of evidence that a feature, in units of its deviat
 SURE = 0.1  # the same for age, which is known to mean something: what old lineages have in common is not to explain it
 SHARE = 0.5  # of what is unusual about an error that is taken for merit; the rest is luck
 FLOOR = 0.01  # added to errors before their logarithm is taken: below it, differences are not ratios
+DIGITS = 9  # of a judged error: the last ones of a regression are another machine's
 AGE, SCRATCH = "lineage age", "from scratch"
 
 
@@ -38,22 +39,18 @@ class Judgement:
 
     Attributes:
         kind: `raw` is the measured error, `corrected` the judged one.
-        sizes: what else is minimised, of what is a feature: `parameters`, `macs` and the like.
         rows: what each result is regressed on.
         errors: the logarithms of their errors.
         slopes: of the last regression, by name.
-        usual: those of a regression on age and sizes alone.
         base: its value where all variables are 0.
         equal: age and start at which all are judged.
         fitted: how many results the last regression had.
     """
 
     kind: Judging = "raw"
-    sizes: Sequence[str] = ()
     rows: list[Mapping[str, float]] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     slopes: Mapping[str, float] = field(default_factory=dict)
-    usual: Mapping[str, float] = field(default_factory=dict)
     base: float = 0.0
     equal: Mapping[str, float] = field(default_factory=dict)
     fitted: int = 0
@@ -73,14 +70,7 @@ class Judgement:
             return evaluation.objectives
         unusual = math.log(FLOOR + evaluation.objectives["error"]) - self._usual(row)
         judged = math.exp(self._usual({**row, **self.equal}) + SHARE * unusual) - FLOOR
-        return {**evaluation.objectives, "error": judged}
-
-    def excess(self, features: Mapping[str, float]) -> float:
-        """Returns how far a genome's error is expected to be above what is usual at its size, as a logarithm.
-
-        0 before there is a regression.
-        """
-        return sum((slope - self.usual.get(name, 0.0)) * features.get(name, 0.0) for name, slope in self.slopes.items())
+        return {**evaluation.objectives, "error": round(judged, DIGITS)}
 
     def _usual(self, row: Mapping[str, float]) -> float:
         return self.base + sum(slope * row.get(name, 0.0) for name, slope in self.slopes.items())
@@ -98,8 +88,6 @@ class Judgement:
         self.slopes, self.base = _regression(self.rows, self.errors)
         if self.slopes[AGE] > 0:
             self.slopes, self.base = _regression([{**row, AGE: 0.0} for row in self.rows], self.errors)
-        sizes = [{name: row.get(name, 0.0) for name in (AGE, SCRATCH, *self.sizes)} for row in self.rows]
-        self.usual = {name: _regression(sizes, self.errors)[0][name] for name in self.sizes}
         self.fitted = len(self.rows)
 
 

@@ -10,7 +10,7 @@ from evo.individual import Individual, individual, rejudged
 from evo.judgement import Judgement, Judging
 from evo.randomness import generator
 from evo.variation import Barren, VariationSettings, toolbox
-from genomes import Genome, Limits, Seen, equivalent, features
+from genomes import Genome, Limits, Seen, equivalent
 from morphism import Edit
 from search import Candidate, Evaluation, Fidelity, Past
 
@@ -53,8 +53,7 @@ class Population:
             raise ValueError("a search must have one starter genome or more, got none")
         self.starters, self.objectives, self.fidelity, self.seed = tuple(starters), tuple(objectives), fidelity, seed
         self.box, self.crossover, self.mutants = toolbox(variation, limits), variation.crossover, mutants
-        self.draws = variation.draws if judgement == "corrected" else 1
-        self.judgement = Judgement(judgement, [name for name in objectives if name in vars(Limits())])
+        self.judgement = Judgement(judgement)
         self.known: dict[int, Candidate] = {}
         self.past = Past()
         self._founders = 0
@@ -101,7 +100,7 @@ class Population:
             if self._children[parent.number] == 1 and not parent.candidate.control:
                 return self._propose(Candidate(self.asked, genome, (parent.number,), (), self.fidelity), age)
             parents, edits = self._crossed(parent, select)
-            if edits := edits or self._promising(parent, rng):
+            if edits := edits or self._edits(genome, age, parent.evaluation.gradients, rng):
                 return self._propose(Candidate(self.asked, edits[-1].genome, parents, edits, self.fidelity), age)
         return self.founder()
 
@@ -149,13 +148,6 @@ class Population:
         except Barren:
             return ()
         return edits
-
-    def _promising(self, parent: Individual, rng: random.Random) -> tuple[Edit, ...]:
-        """Returns, of several children's edits, those that are expected to lead to the best genome of its size."""
-        genome, gradients = parent.candidate.genome, parent.evaluation.gradients
-        drawn = [self._edits(genome, _age(parent), gradients, rng) for _ in range(self.draws)]
-        found = [edits for edits in drawn if edits]
-        return min(found, key=lambda edits: self.judgement.excess(features(edits[-1].genome)), default=())
 
     def _crossed(self, parent: Individual, select: Select) -> tuple[tuple[int, ...], tuple[Edit, ...]]:
         """Returns both parents and the edits of their child; one parent and none where there is to be no second one."""

@@ -31,8 +31,6 @@ class VariationSettings:
     Attributes:
         disruptions: the chance that an edit is a disruption, which does not keep the function, instead of a morphism.
         edits: at most, in one child; each number from 1 is equally likely.
-        draws: of a parent's so many possible children, the one that is expected to be best for its size is proposed;
-            the expectation is that of the corrected judgement, and without it the first one is.
         crossover: the chance that a child has two parents; the edits above are not made then.
         choice: how a zero-initialised edit is chosen: by chance, or the one of several that the parent's loss wants
             most, per new parameter.
@@ -41,7 +39,6 @@ class VariationSettings:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     disruptions: float = 0.15
     edits: int = 2
-    draws: int = 8
     crossover: float = 0.0
     choice: Literal["uniform", "gradient"] = "uniform"
 
@@ -50,9 +47,8 @@ class VariationSettings:
         for name in ("disruptions", "crossover"):
             if not 0 <= (chance := getattr(self, name)) <= 1:
                 raise ValueError(f"variation.{name} must be a chance in [0, 1], got {chance}")
-        for name, most in (("edits", 8), ("draws", 64)):
-            if not 1 <= (count := getattr(self, name)) <= most:
-                raise ValueError(f"variation.{name} must be in [1, {most}], got {count}")
+        if not 1 <= self.edits <= 8:
+            raise ValueError(f"variation.edits must be in [1, 8], got {self.edits}")
 
 
 class Barren(RuntimeError):

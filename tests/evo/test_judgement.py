@@ -61,7 +61,9 @@ def test_what_is_unusual_about_an_error_is_merit_by_half() -> None:
         [math.log(FLOOR + error) for error in judged(kind, told).values()] for kind in ("raw", "corrected")
     )
     level = sum(measured) / len(measured)
-    assert [value - level for value in found] == pytest.approx([SHARE * (value - level) for value in measured])
+    assert [value - level for value in found] == pytest.approx(
+        [SHARE * (value - level) for value in measured], abs=1e-6
+    )
 
 
 def test_what_features_say_is_judged_in_full() -> None:
@@ -101,7 +103,7 @@ def test_a_regression_is_made_anew_when_a_tenth_more_is_known() -> None:
 def test_the_order_of_telling_changes_no_judgement_beyond_rounding() -> None:
     told, _ = drawn(50, seed=3, noise=0.01)
     shuffled = random.Random(1).sample(told, len(told))
-    assert judged("corrected", told) == pytest.approx(judged("corrected", shuffled), rel=1e-9)
+    assert judged("corrected", told) == pytest.approx(judged("corrected", shuffled), abs=2e-9)
 
 
 def test_failures_and_numbers_that_say_nothing_leave_the_rest_as_it_is() -> None:
@@ -142,21 +144,6 @@ def test_a_repeated_evaluation_counts_once() -> None:
     assert found[100] == found[3]
 
 
-def test_a_genome_is_promising_if_it_should_be_better_than_others_of_its_size() -> None:
-    """Depth and size both help; only depth does at equal size."""
-    rng, judgement = random.Random(0), Judgement("corrected", ("parameters",))
-    assert judgement.excess({"depth": 1.0}) == 0.0
-    for number in range(100):
-        size, depth = rng.uniform(6, 9), rng.uniform(1, 3)
-        error = 0.9 * math.exp(-0.1 * size - 0.2 * depth)
-        judgement.note(result(number, error, 1000.0 * rng.randint(1, 9), parameters=size, depth=depth))
-    deep, shallow, large = (
-        judgement.excess({"parameters": size, "depth": depth}) for size, depth in ((7, 2.5), (7, 1.5), (9, 1.5))
-    )
-    assert deep < shallow - 0.15
-    assert large == pytest.approx(shallow, abs=0.02)
-
-
 def test_only_the_error_is_judged() -> None:
     judgement, (told, _) = Judgement("corrected"), drawn(20)
     for evaluation in told:
@@ -182,8 +169,7 @@ def test_selection_follows_the_judgement() -> None:
     """One of two founders is older by its cost alone; raw selection prefers its offspring, corrected does not."""
 
     def share(judgement: str) -> float:
-        variation = replace(VARIED, draws=1)
-        strategy = AgingEvolution(STARTERS, LIMITS, 2, variation=variation, judgement=judgement)  # type: ignore[arg-type]
+        strategy = AgingEvolution(STARTERS, LIMITS, 2, variation=VARIED, judgement=judgement)  # type: ignore[arg-type]
         game = Game(strategy, lambda candidate, parents: aged(toy(candidate, parents))).play(80, slots=1)
         ages = [game.told[parent.number].cost["lineage_examples"] for _, parent in game.children()]
         return sum(ages) / len(ages)
