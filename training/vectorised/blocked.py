@@ -25,9 +25,9 @@ from training.vectorised.regions import BLOCK, Regions, full
 def available() -> bool:
     """Says whether this processor's fastest layout for a convolution in bfloat16 has blocks of 16 channels."""
     private = ("_is_mkldnn_bf16_supported", "_nbytes")  # operators that another version of torch may not have
-    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in private):
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # type: ignore[no-untyped-call]
+    if not all(hasattr(torch.ops.mkldnn, name) for name in private) or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     x, kernel = (torch.ones(shape, dtype=torch.bfloat16) for shape in ((1, BLOCK, 4, 4), (1, BLOCK, 3, 3)))
     y = torch.mkldnn_convolution(x.to_mkldnn(), kernel, None, [1, 1], [1, 1], [1, 1], 1)
