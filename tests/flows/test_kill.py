@@ -21,6 +21,7 @@ from search import INFRASTRUCTURAL, Ledger
 from tests.flows.conftest import FAST
 
 CHILDREN = 12
+SPARE = 6  # children that a run may finish before its kill: about twice what it does
 SLOTS = 2
 
 
@@ -71,8 +72,8 @@ def test_a_search_killed_again_and_again_ends_whole(
         yaml.safe_dump(
             {
                 **FAST,
-                "budget": {"candidates": CHILDREN + 2 * kills},
-                "fidelity": {"examples": 2048},
+                "budget": {"candidates": CHILDREN + SPARE * kills},
+                "fidelity": {"examples": 8192},
                 "slots": {"cpu": SLOTS},
             }
         )
@@ -100,7 +101,7 @@ def test_a_search_killed_again_and_again_ends_whole(
 def check_whole(home: Path, kills: int) -> None:
     from tests.flows.conftest import shown
 
-    total = CHILDREN + 2 * kills
+    total = CHILDREN + SPARE * kills
     with Ledger.read(home / "tiny") as ledger:
         evaluations = ledger.evaluations()
         attempts = [ledger.attempts(number) for number in range(total)]
