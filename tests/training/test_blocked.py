@@ -94,14 +94,17 @@ def images(count: int, *shape: int) -> Tensor:
 NETWORKS = [
     Residual(),
     Cut(),
+    nn.Sequential(
+        conv(1, 16), nn.BatchNorm2d(16), nn.ReLU(), nn.ReLU(), conv(16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ),
     *(build(genome, initial(genome, 0)) for genome in (SPACE.sample(random.Random(n)) for n in range(4))),
 ]
 
 
 @needs_blocks
-@pytest.mark.parametrize("network", NETWORKS, ids=["mixed", "cut", "0", "1", "2", "3"])
+@pytest.mark.parametrize("network", NETWORKS, ids=["mixed", "cut", "twice rectified", "0", "1", "2", "3"])
 def test_a_blocked_network_is_about_as_close_to_the_truth_as_torchs(network: nn.Module) -> None:
-    own = traced(network) if isinstance(network, Residual | Cut) else copy.deepcopy(network).to(memory_format=LAST)
+    own = copy.deepcopy(network).to(memory_format=LAST) if isinstance(network, fx.GraphModule) else traced(network)
     torchs, true, x = copy.deepcopy(own), copy.deepcopy(own).double(), images(64, 1, 8, 8)
     with vectorised(own, half=True):
         found = trained(own, x, half=True)

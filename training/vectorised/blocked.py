@@ -47,8 +47,8 @@ def blocked(network: fx.GraphModule) -> Iterator[tuple[nn.Module, Callable[..., 
         elif isinstance(module, nn.AdaptiveAvgPool2d) and taken:
             yield module, partial(_mean, taken)
         elif isinstance(module, nn.ReLU) and taken:
-            own = len(source.users) == 1 and not isinstance(regions.modules.get(source), nn.Conv2d | nn.MaxPool2d)
-            yield module, torch.relu_ if own else torch.relu
+            unread = source.target is torch.add or isinstance(regions.modules.get(source), nn.BatchNorm2d)
+            yield module, torch.relu_ if unread and len(source.users) == 1 else torch.relu  # by no backward pass
         elif isinstance(module, nn.MaxPool2d) and taken:
             yield module, partial(nn.MaxPool2d.forward, module)
 
