@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from evo import NSGA2Settings
 from genomes import Genome, InvalidGenome, check
 from genomes.spaces.residual import ResidualSpace
 from search import Candidate, Evaluation, Fidelity, proposals
@@ -41,11 +40,11 @@ class OptunaChain:
     """
 
     def __init__(self, space: ResidualSpace, seed: int, fidelity: Fidelity) -> None:
-        """Starts the other process; the population is as large as that of the product's NSGA-II."""
+        """Starts the other process."""
         self.space, self.fidelity, self.trials = space, fidelity, list[int]()
         limits = space.limits
         smallest, largest = limits.width
-        asked = {"seed": seed, "population": NSGA2Settings().population, "stages": limits.stages}
+        asked = {"seed": seed, "stages": limits.stages}
         asked |= {"blocks": limits.blocks, "smallest": smallest, "largest": largest}
         command = [sys.executable, "-c", "import optuna_chain; optuna_chain.serve()", json.dumps(asked)]
         self.process = subprocess.Popen(
@@ -101,7 +100,7 @@ def serve() -> None:
 
     asked = json.loads(sys.argv[1])
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.NSGAIISampler(population_size=asked["population"], seed=asked["seed"])
+    sampler = optuna.samplers.NSGAIISampler(seed=asked["seed"])
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
     for line in sys.stdin:
         message, answer = json.loads(line), dict[str, Any]()

@@ -248,8 +248,8 @@ is in [the records](search_quality.jsonl).
 - *largest*: of {DRAWN} random members the one with the most parameters; nothing is trained before the retraining.
 - *no search*: the first starter, trained in one schedule that costs the whole budget. It is not retrained, so that its
   training is far longer than the retraining of the others: it shows what the budget buys where nobody searches.
-- *{OPTUNA}*: on the chains of the space (width, stages, blocks of each, kernel, stride, separable), as large a
-  population as ours; a draw over the limits costs nothing. It has no edits, so its space is smaller.
+- *{OPTUNA}*: on the chains of the space (width, stages, blocks of each, kernel, stride, separable), with its own
+  settings; a draw over the limits costs nothing. It has no edits, so its space is smaller.
 
 A child is shown {size.examples:,} examples. Under each bound the {size.finalists} networks with the least judged error
 (of *largest*: the largest ones) are trained from scratch with {size.retrained:,} examples by the recipe of the
