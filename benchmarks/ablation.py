@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from scipy import stats  # type: ignore[import-untyped]
 
-from evo import NSGA2, VariationSettings
+from evo import NSGA2, NSGA2Settings, VariationSettings
 from genomes.spaces.residual import ResidualLimits, ResidualSpace
 from search import Budget, Candidate, Done, Evaluation, Fidelity, Ledger, WeightStore, drive
 from training import DataSpec, Prepared, Recipe, Trainer, prepare
@@ -35,11 +35,15 @@ Interval = tuple[float, float, float]  # mean, and the ends of its 95 % interval
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: seeds, candidates of a search, training examples of a candidate."""
+    """How much is measured: seeds, candidates of a search, training examples of a candidate, founders of a search.
+
+    Founders are few, since the arms have them in common.
+    """
 
     seeds: int
     candidates: int
     examples: int
+    founders: int = 12
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def asked(full: Size) -> Iterator[tuple[Prepared, Size, bool]]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="two small pairs of searches; writes no page")
     quick = parser.parse_args().quick
-    size = Size(2, 14, 1_000) if quick else full
+    size = Size(2, 14, 1_000, founders=4) if quick else full
     with tempfile.TemporaryDirectory() as cache:
         yield prepare(DataSpec("digits", validation=0.25), Path(cache)), size, not quick
 
@@ -170,7 +174,8 @@ def run(
     """Runs one search and returns its candidates and its successful evaluations."""
     space = ResidualSpace(prepared.shape, prepared.classes, ResidualLimits(parameters=PARAMETERS, macs=2_000_000))
     fidelity = Fidelity(size.examples)
-    strategy = NSGA2(space.founders(seed), space.limits.budgets, seed, None, variation, fidelity)
+    settings = NSGA2Settings(founders=size.founders)
+    strategy = NSGA2(space.founders(seed), space.limits.budgets, seed, settings, variation, fidelity)
     with tempfile.TemporaryDirectory() as scratch, Ledger.create(Path(scratch) / "search", {}) as ledger:
         store = WeightStore(Path(scratch) / "weights")
         results, limits = Path(scratch) / "results", space.limits.budgets

@@ -30,7 +30,7 @@ from uuid import UUID
 from flows import settings
 
 # isort: split
-from evo import NSGA2
+from evo import NSGA2, NSGA2Settings
 from flows.home import Home
 from genomes.spaces.residual import ResidualSpace
 from search import Budget, Candidate, Evaluation, Ledger, drive
@@ -141,7 +141,7 @@ def searched(home: Home, tracking: str, case: Case, servers: Mapping[str, Server
     def whole() -> None:
         nonlocal run, took
         run = str(flow_run.id)
-        strategy = NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0)
+        strategy = NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0, NSGA2Settings(founders=12))
         tracker = Tracker(home, "toy", tracking, {})
         with Ledger.create(home.search("toy"), {}) as ledger, tracker.running():
             begun = time.monotonic()

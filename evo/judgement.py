@@ -39,8 +39,8 @@ class Judgement:
 
     Attributes:
         kind: `raw` is the measured error, `corrected` the judged one.
-        rows: what each result is regressed on.
-        errors: the logarithms of their errors.
+        rows: what each result is regressed on, by its number.
+        errors: the logarithms of their errors, in the same order.
         slopes: of the last regression, by name.
         base: its value where all variables are 0.
         equal: age and start at which all are judged.
@@ -48,7 +48,7 @@ class Judgement:
     """
 
     kind: Judging = "raw"
-    rows: list[Mapping[str, float]] = field(default_factory=list)
+    rows: dict[int, dict[str, float]] = field(default_factory=dict)
     errors: list[float] = field(default_factory=list)
     slopes: Mapping[str, float] = field(default_factory=dict)
     base: float = 0.0
@@ -56,17 +56,21 @@ class Judgement:
     fitted: int = 0
 
     def note(self, evaluation: Evaluation) -> None:
-        """Takes note of a result; a twin's says nothing new."""
-        if self.kind == "raw" or evaluation.twin is not None or not (row := _row(evaluation)):
-            return
-        self.rows.append(row)
-        self.errors.append(math.log(FLOOR + evaluation.objectives["error"]))
-        if len(self.rows) >= max(LEAST, GROWTH * self.fitted):
+        """Takes note of a result, and regresses anew if that is worth it."""
+        self.add(evaluation)
+        if len(self.rows) >= GROWTH * self.fitted:
             self.fit()
 
+    def add(self, evaluation: Evaluation) -> None:
+        """Takes note of a result; a twin's says nothing new."""
+        if self.kind == "corrected" and evaluation.twin is None and (row := _row(evaluation)):
+            self.rows[evaluation.number] = row
+            self.errors.append(math.log(FLOOR + evaluation.objectives["error"]))
+
     def objectives(self, evaluation: Evaluation) -> Mapping[str, float]:
-        """Returns an evaluation's objectives with the judged error in place of the measured one."""
-        if not self.fitted or not (row := _row(evaluation)):
+        """Returns the objectives of an evaluation that was noted, with the judged error for the measured one."""
+        first = evaluation.number if evaluation.twin is None else evaluation.twin
+        if not self.fitted or not (row := self.rows.get(first)):
             return evaluation.objectives
         unusual = math.log(FLOOR + evaluation.objectives["error"]) - self._usual(row)
         judged = math.exp(self._usual({**row, **self.equal}) + SHARE * unusual) - FLOOR
@@ -78,29 +82,37 @@ class Judgement:
     def fit(self) -> None:
         """Regresses on all that is known, if that is enough.
 
-        Training on makes no network worse: if the old are worse, their structure is, and age is left out.
+        Training on makes no network worse: if the old are worse, their structure is, and age is left out; if heirs are
+        worse than founders, the start is left out, too.
         """
         if len(self.rows) < LEAST:
             return
-        heirs = [row for row in self.rows if not row[SCRATCH]]
-        of = heirs or self.rows
-        self.equal = {SCRATCH: float(not heirs), AGE: sum(row[AGE] for row in of) / len(of)}
-        self.slopes, self.base = _regression(self.rows, self.errors)
-        if self.slopes[AGE] > 0:
-            self.slopes, self.base = _regression([{**row, AGE: 0.0} for row in self.rows], self.errors)
-        self.fitted = len(self.rows)
+        rows = list(self.rows.values())
+        heirs, founders = ([row for row in rows if row[SCRATCH] == start] for start in (0, 1))
+        self.equal = _middle(heirs or founders)
+        for without in ((), (AGE,), (AGE, SCRATCH)):
+            self.slopes, self.base = _regression([row | dict.fromkeys(without, 0.0) for row in rows], self.errors)
+            harm = self._usual(self.equal) - self._usual(_middle(founders or heirs))
+            if max(harm, self.slopes[AGE]) <= 0:
+                break
+        self.fitted = len(rows)
 
 
 def judged(kind: Judging, evaluations: Iterable[Evaluation]) -> dict[int, float]:
     """Returns the judged error of each success by number, with all that is known."""
     judgement, told = Judgement(kind), list(evaluations)
     for evaluation in told:
-        judgement.note(evaluation)
+        judgement.add(evaluation)
     judgement.fit()
     return {e.number: judgement.objectives(e)["error"] for e in told if e.ok and "error" in e.objectives}
 
 
-def _row(evaluation: Evaluation) -> Mapping[str, float]:
+def _middle(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """Returns the start that all of some rows have, and their mean age."""
+    return {SCRATCH: rows[0][SCRATCH], AGE: sum(row[AGE] for row in rows) / len(rows)}
+
+
+def _row(evaluation: Evaluation) -> dict[str, float]:
     """Returns what an error is regressed on; empty for a failure, and where a number is missing or not finite."""
     shown, lineage = (evaluation.cost.get(name, math.nan) for name in ("examples", "lineage_examples"))
     error = evaluation.objectives.get("error", math.nan)
@@ -110,8 +122,12 @@ def _row(evaluation: Evaluation) -> Mapping[str, float]:
 
 
 def _regression(rows: Sequence[Mapping[str, float]], values: Sequence[float]) -> tuple[dict[str, float], float]:
-    """Returns the slopes, by name, and the base of a ridge regression on standardised variables."""
-    names = sorted(set().union(*rows))
+    """Returns the slopes, by name, and the base of a ridge regression on standardised variables.
+
+    Where results without features are among them, those of an earlier version, features are left out.
+    """
+    least = min(rows, key=len)
+    names = sorted(least if least.keys() == {AGE, SCRATCH} else set().union(*rows))
     table = np.array([[row.get(name, 0.0) for name in names] for row in rows])
     mean, deviation = table.mean(0), table.std(0)
     used = deviation > 1e-9

@@ -94,7 +94,7 @@ def bequeathed(config: SearchConfig, home: Home, space: ResidualSpace) -> Beques
 
 
 def _settings(config: SearchConfig) -> AgingSettings | NSGA2Settings:
-    """Returns the settings of the kind of evolution that is chosen; those of NSGA-II for random search."""
+    """Returns the settings of the kind of evolution that is chosen."""
     return config.strategy.aging if config.strategy.kind == "aging" else config.strategy.nsga2
 
 
@@ -292,24 +292,20 @@ def _screened(config: SearchConfig, strategy: Strategy, prepared: "Prepared") ->
 
 def _proposing(config: SearchConfig, space: ResidualSpace, directory: Path, begun: Origin | Bequest | None) -> Strategy:
     chosen, limits = config.strategy, config.space.budgets
+    if chosen.kind == "random":
+        edits = (*CATALOGUE, *DISRUPTIONS)
+        return RandomSearch(space, limits, config.seed, chosen.random, config.fidelity, edits)
     starters, mutants = _starters(config, space, directory, begun), not isinstance(begun, Origin)
-    common, drawn = (starters, limits, config.seed), (chosen.variation, config.fidelity)
     settings = _settings(config)
     count = settings.founders  # as many shapes as the space is asked for; given ones are filled up to a population
     if isinstance(begun, Bequest) or config.founders:
         count = max(len(starters), min(settings.founders, settings.population))
-    match chosen.kind:
-        case "random":
-            edits = (*CATALOGUE, *DISRUPTIONS)
-            return RandomSearch(space, limits, config.seed, chosen.random, config.fidelity, edits)
-        case "aging":
-            return AgingEvolution(
-                *common, replace(chosen.aging, founders=count), *drawn, mutants=mutants, judgement=chosen.judgement
-            )
-        case "nsga2":
-            return NSGA2(
-                *common, replace(chosen.nsga2, founders=count), *drawn, mutants=mutants, judgement=chosen.judgement
-            )
+    given, drawn = (starters, limits, config.seed), (chosen.variation, config.fidelity)
+    if chosen.kind == "aging":
+        aging = replace(chosen.aging, founders=count)
+        return AgingEvolution(*given, aging, *drawn, mutants=mutants, judgement=chosen.judgement)
+    nsga2 = replace(chosen.nsga2, founders=count)
+    return NSGA2(*given, nsga2, *drawn, mutants=mutants, judgement=chosen.judgement)
 
 
 def _starters(

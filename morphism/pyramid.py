@@ -14,6 +14,7 @@ from morphism.names import new_id
 from morphism.planning import expanded, finish, node_of, nodes, shapes
 from morphism.tensors import Gather, Source, TensorExpr
 
+LARGEST = 31  # kernel of a pool
 GRIDS = ((MaxPool, 1), (AvgPool, 2), (MaxPool, 2), (AvgPool, 3), (MaxPool, 3))  # with so many cells each way
 
 
@@ -35,7 +36,7 @@ class Pyramid:
         return [
             {"module": name, "node": node}
             for name, node, _ in nodes(genome)
-            if (pooled := _pooled(genome[name], node)) and _extent(expansion, name, pooled[0])
+            if (pooled := _pooled(genome[name], node)) and _grids(_extent(expansion, name, pooled[0]))
         ]
 
     def plan(self, genome: Genome, site: Site, rng: random.Random) -> Edit:
@@ -47,12 +48,10 @@ class Pyramid:
         module, node, _ = node_of(genome, site)
         name, expansion = str(site["module"]), expanded(genome)
         pooled = _pooled(module, node)
-        if not pooled or not (extent := _extent(expansion, name, pooled[0])):
+        if not pooled or not (grids := _grids(_extent(expansion, name, pooled[0]))):
             raise Inapplicable(f"{self.name} needs a linear map behind a global pool over images of one extent")
         image, flat = pooled
-        kind, grid = rng.choice([(kind, grid) for kind, grid in GRIDS if grid < extent])
-        cell = -(-extent // grid)
-        operations: list[Operation] = [kind(cell, cell, ceil=True), Flatten(), Concat()]
+        operations: list[Operation] = [rng.choice(grids), Flatten(), Concat()]
         coarse, row, both = (new_id(module, self.name, [image, node], operation) for operation in operations)
         edges = [(image, coarse, 0), (coarse, row, 0), (flat, both, 0), (row, both, 1), (both, node, 0)]
         added = dict(zip((coarse, row, both), operations, strict=True))
@@ -75,8 +74,17 @@ def _pooled(module: Module, node: str) -> tuple[str, str] | None:
     return (module.sources[pool][0], flat) if isinstance(module.operations[pool], GlobalPool) else None
 
 
+def _grids(extent: int) -> Sequence[AvgPool | MaxPool]:
+    """Returns the pools that leave just so many cells of an extent, more than one position each."""
+    found = []
+    for kind, grid in GRIDS:
+        cell = -(-extent // grid)
+        if 1 < cell <= LARGEST and -(-extent // cell) == grid:
+            found.append(kind(cell, cell, ceil=True))
+    return found
+
+
 def _extent(expansion: Expansion, name: str, image: str) -> int:
-    """Returns the larger extent of a node's value; 0 where that differs between calls, or is one position."""
+    """Returns the larger extent of a node's value; 0 where that differs between calls."""
     extents = {max(shape[1:]) for shape in shapes(expansion, name, image)}
-    largest = extents.pop() if len(extents) == 1 else 0
-    return largest if largest > 1 else 0
+    return extents.pop() if len(extents) == 1 else 0

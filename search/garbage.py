@@ -10,14 +10,14 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SELDOM = 7_000  # new objects between two looks: ten times as many as usual
+SELDOM = 7_000  # new objects between two looks, at least: ten times as many as usual
 
 
 @contextmanager
 def settled() -> Iterator[None]:
     """Takes what was there before the block for what stays, until its end; garbage among it is found afterwards."""
     usual = gc.get_threshold()
-    gc.set_threshold(SELDOM, *usual[1:])
+    gc.set_threshold(usual[0] and max(SELDOM, usual[0]), *usual[1:])  # 0 is never
     gc.freeze()
     try:
         yield

@@ -136,12 +136,29 @@ def test_where_old_lineages_are_worse_nothing_is_taken_from_their_errors() -> No
     assert sorted(found, key=found.__getitem__) == list(range(30))
 
 
-def test_a_repeated_evaluation_counts_once() -> None:
-    told, _ = drawn(30)
-    twins = [replace(told[3], number=100 + n, twin=3) for n in range(50)]
-    found = judged("corrected", [*told, *twins])
-    assert found.items() >= judged("corrected", told).items()
-    assert found[100] == found[3]
+def test_heirs_that_are_worse_than_founders_are_judged_so() -> None:
+    founders = [founder(100 + n, 0.15 + 0.001 * (n % 7)) for n in range(60)]
+    heirs = [result(n, 0.4 + 0.001 * (n % 7), 100.0 * (2 + n % 3)) for n in range(20)]
+    found = judged("corrected", [*founders, *heirs])
+    assert max(found[e.number] for e in founders) < 0.7 * min(found[e.number] for e in heirs)
+
+
+def test_results_without_features_spoil_no_slope() -> None:
+    """Those of an earlier version have none, which is not the same as zero parameters."""
+    told, _ = drawn(40)
+    known = [replace(e, number=100 + e.number, features={"parameters": 9.0}) for e in told]
+    found = judged("corrected", [*told, *known])
+    assert all(found[e.number] == found[100 + e.number] for e in told)
+
+
+def test_a_repeated_evaluation_counts_once_and_is_judged_like_the_first() -> None:
+    told = [*(founder(100 + n, 0.4) for n in range(20)), *drawn(30)[0]]
+    for first in (told[0], told[-1]):  # as the loop tells it: the second time nothing is shown
+        twins = [replace(first, number=200 + n, twin=first.number) for n in range(50)]
+        twins = [replace(twin, cost={**twin.cost, "examples": 0.0}) for twin in twins]
+        found = judged("corrected", [*told, *twins])
+        assert found.items() >= judged("corrected", told).items()
+        assert found[200] == found[first.number]
 
 
 def test_only_the_error_is_judged() -> None:

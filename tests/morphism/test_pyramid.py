@@ -34,6 +34,14 @@ def test_the_head_reads_the_whole_image_on_each_grid_beside_its_mean(side: int) 
     assert found == {(MaxPool, 1), (AvgPool, 2), (MaxPool, 2), (AvgPool, 3), (MaxPool, 3)}
 
 
+@pytest.mark.parametrize(("side", "grids"), [(4, {1, 2}), (32, {2, 3}), (64, {3})])
+def test_a_grid_has_just_so_many_cells_and_no_pool_is_too_large(side: int, grids: set[int]) -> None:
+    found = {
+        expand(plan("head.pyramid", over(side), s, node="h").genome).primitives["h"].in_shapes[0] for s in range(20)
+    }
+    assert found == {(5 + 5 * grid**2,) for grid in grids}
+
+
 def test_no_grid_is_as_fine_as_the_image() -> None:
     reads = {expand(plan("head.pyramid", over(2), s, node="h").genome).primitives["h"].in_shapes[0] for s in range(20)}
     assert reads == {(10,)}
@@ -42,6 +50,7 @@ def test_no_grid_is_as_fine_as_the_image() -> None:
 def test_only_a_linear_map_right_behind_a_global_pool_over_an_image_has_a_site() -> None:
     assert [site["node"] for site in PYRAMID.sites(over(6))] == ["h"]
     assert not PYRAMID.sites(over(1))
+    assert not PYRAMID.sites(over(94))  # no pool is so large
     nodes = {"c": Conv(5, 3), **HEAD, "s": ReLU(), "l": Linear(3)}
     deeper = net(nodes, list(pairwise(["x", *nodes, "y"])), (2, 8, 8))
     assert [site["node"] for site in PYRAMID.sites(deeper)] == ["h"]

@@ -32,6 +32,18 @@ def test_what_was_there_before_is_left_alone_and_what_comes_later_is_not() -> No
     assert earlier() is None
 
 
+@pytest.mark.parametrize(("usual", "meanwhile"), [(700, 7_000), (50_000, 50_000), (0, 0)])
+def test_the_collector_comes_no_sooner_than_it_did(usual: int, meanwhile: int) -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(usual)
+    try:
+        with settled():
+            assert gc.get_threshold()[0] == meanwhile
+        assert gc.get_threshold()[0] == usual
+    finally:
+        gc.set_threshold(*before)
+
+
 def test_a_search_that_fails_leaves_the_collector_as_it_was(place: Path) -> None:
     frozen, threshold = list[int](), gc.get_threshold()
     with Ledger.create(place / "a", CONFIG) as ledger, pytest.raises(ZeroDivisionError):
