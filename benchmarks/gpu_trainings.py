@@ -110,8 +110,9 @@ def children(
 
     def wake(number: int) -> None:
         with pool.one(number) as slot:
-            everybody.wait()
-            pool.run(slot, awake, slot.device, slot.share, result=scratch / f"awake{number}", timeout=300)
+            everybody.wait(300)
+            outcome = pool.run(slot, awake, slot.device, slot.share, result=scratch / f"awake{number}", timeout=300)
+            assert outcome.status == "ok", outcome
 
     def judged(number: int) -> float:
         candidate = Candidate(number, GENOMES[number % len(GENOMES)], fidelity=Fidelity(examples))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from search import Fidelity
 from training.average import Average
-from training.captured import capturable, repeated
+from training.captured import repeated
 from training.devices import default_generator, fast_bfloat16
 from training.erasing import erased
 from training.errors import NonFinite
@@ -46,7 +46,7 @@ def train(
         fidelity: how much.
         generator: of the order, the augmentation and dropout; on the device of the images, and so are its numbers.
         normal: mean and standard deviation that inputs are normalised by, on the scale 0 to 1.
-        give_way: called before each step.
+        give_way: called before each step, and before each batch that is looked at again.
 
     Returns:
         points with `examples` shown so far, mean `loss` since the last point, and `learning_rate`.
@@ -91,7 +91,8 @@ def train(
                 order = torch.cat([order, torch.randperm(len(images), generator=generator, device=device)])
             chosen.copy_(order[:size])
             order, rate = order[size:], recipe.rate(number / (steps + 1))
-            _set_rate(optimizer, rate)
+            for group in optimizer.param_groups:
+                group["lr"].fill_(rate)
             average.begin()
             advance()
             since += 1
@@ -103,8 +104,14 @@ def train(
                 total.zero_()
                 since = 0
         optimizer.zero_grad()  # else they stay in the graph's memory
-    average.install(normalised(some, normal) for some in torch.split(images[: BATCHES * SIZE], SIZE))
+    average.install(_unhurried(images, normal, give_way))
     return curve
+
+
+def _unhurried(images: Tensor, normal: tuple[float, float], give_way: Callable[[], None]) -> Iterator[Tensor]:
+    for some in torch.split(images[: BATCHES * SIZE], SIZE):
+        give_way()
+        yield normalised(some, normal)
 
 
 def augmented(batch: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
@@ -150,14 +157,6 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     optimizer = torch.optim.SGD(  # fused: one launch a step; on the CPU 0.05 ms instead of 0.18 for 17 tensors (Zen 4)
         groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True
     )
-    for group in optimizer.param_groups if capturable(parameters[0].device) else ():
-        group["lr"] = torch.zeros((), device=parameters[0].device)  # which only the fused one never asks for its value
+    for group in optimizer.param_groups:  # a tensor, which a captured step reads anew; the fused one takes it as it is
+        group["lr"] = torch.zeros((), device=parameters[0].device)
     return optimizer
-
-
-def _set_rate(optimizer: torch.optim.SGD, rate: float) -> None:
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate

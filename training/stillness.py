@@ -7,7 +7,8 @@ Two locks of the system, which gives them back when a process dies, however it d
 
 A training gives way before each step, where it costs two system calls if nobody waits: without the gate, two
 trainings whose steps overlap would keep a measurement out for ever. So a measurement waits for the longest step of the
-others at most (or for a phase without forward passes, such as certifying), and not for a whole training.
+others at most (or for a phase without forward passes, such as certifying; on a CUDA device also for the steps that are
+under way in it, an eighth of a training at most), and not for a whole training.
 """
 
 from __future__ import annotations

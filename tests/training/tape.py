@@ -16,7 +16,7 @@ from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from training import captured, loop
+from training import captured
 
 VALUES = (
     "_local_scalar_dense",
@@ -128,8 +128,7 @@ def pretending(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tape]]:
     own = captured.captured
     with monkeypatch.context() as patch:
         patch.setattr(captured, "captured", lambda step, drawn_from: own(step, [*map(OfCuda, drawn_from)]))
-        for module in (captured, loop):
-            patch.setattr(module, "capturable", lambda _: True)
+        patch.setattr(captured, "capturable", lambda _: True)
         patch.setattr(captured, "Graph", tape)
         patch.setattr(captured, "record", lambda graph, step, generators: graph.record(step, generators))
         patch.setattr(captured, "aside", here)

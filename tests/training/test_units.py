@@ -31,11 +31,11 @@ def conv(inputs: int, outputs: int, **settings: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False, **settings)  # type: ignore[arg-type]
 
 
-def through(module: nn.Module, x: Tensor) -> list[Tensor]:
-    """Returns the output, all gradients of a weighted sum of it, and the buffers."""
+def through(module: nn.Module, x: Tensor, mean: float = 0.0) -> list[Tensor]:
+    """Returns the output, all gradients of a weighted sum of it, and the buffers; `mean` is that of the weights."""
     y = module(x)
     inputs = [*module.parameters(), *([x] if x.requires_grad else [])]
-    gradients = torch.autograd.grad((y * drawn(*y.shape, dtype=y.dtype)).sum(), inputs)
+    gradients = torch.autograd.grad((y * (drawn(*y.shape, dtype=y.dtype) + mean)).sum(), inputs)
     return [y.detach(), *gradients, *(b.clone() for b in module.buffers() if b.is_floating_point())]
 
 
@@ -63,16 +63,21 @@ def test_units_train_as_torch_does(parts: list[nn.Module], shape: tuple[int, ...
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("mean", [0.0, 3.0])
+@pytest.mark.parametrize("more", [[], [nn.ReLU(), nn.MaxPool2d(2, 2)]], ids=["linear", "rectified"])
 @pytest.mark.parametrize(("channels", "size"), [(6, 8), (6, 40), (32, 8)])
-def test_in_bfloat16_units_are_about_as_close_to_the_truth_as_torch(channels: int, size: int) -> None:
-    parts = [conv(channels, channels), nn.BatchNorm2d(channels), nn.ReLU(), nn.MaxPool2d(2, 2)]
-    own, x = network(*parts), drawn(48, channels, size, size, dtype=torch.bfloat16).requires_grad_()
+def test_in_bfloat16_units_are_about_as_close_to_the_truth_as_torch(
+    channels: int, size: int, more: list[nn.Module], mean: float
+) -> None:
+    own = network(conv(channels, channels), nn.BatchNorm2d(channels), *more)
+    x = drawn(48, channels, size, size, dtype=torch.bfloat16).abs().requires_grad_()
     torchs, true = copy.deepcopy(own), copy.deepcopy(own).double()
     with torch.autocast("cpu", torch.bfloat16):
         with vectorised(own):
-            found = through(own, x)
-        wanted = through(torchs, x)
-    for one, other, truth in zip(found, wanted, through(true, x.detach().double().requires_grad_()), strict=True):
+            found = through(own, x, mean)
+        wanted = through(torchs, x, mean)
+    truths = through(true, x.detach().double().requires_grad_(), mean)
+    for one, other, truth in zip(found, wanted, truths, strict=True):
         assert one.dtype == other.dtype
         distances = [float((tensor.double() - truth).norm() / truth.norm()) for tensor in (one, other)]
         assert distances[0] < 1.5 * distances[1] + 1e-5
@@ -104,9 +109,10 @@ def test_the_positive_part_is_right_to_the_last_bit(kind: torch.dtype) -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32, torch.float64])
 def test_what_is_no_number_stays_visible(kind: torch.dtype, sign: int) -> None:
-    x = torch.zeros(1, 1, 2, 2, dtype=kind)
+    x = torch.ones(1, 1, 2, 2, dtype=kind)
     x[0, 0, 1, 1] = torch.copysign(torch.tensor(torch.nan), torch.tensor(float(sign)))
-    assert rectified(x, False)[0].isnan().nonzero().tolist() == [[0, 0, 1, 1]]
+    assert rectified(x.clone(), False)[0].isnan().nonzero().tolist() == [[0, 0, 1, 1]]
+    assert rectified(x, True, mixed=True)[0].isnan().all()
 
 
 def test_a_chain_ends_where_a_value_is_used_twice_or_a_module_is_called_twice() -> None:

@@ -27,7 +27,7 @@ class _Rectified(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pooled: bool) -> Tensor:
-        y, kept = rectified(x.clone(), pooled)
+        y, kept = rectified(x.clone(), pooled, mixed=True)
         ctx.save_for_backward(*kept)
         return y
 
@@ -37,16 +37,19 @@ class _Rectified(torch.autograd.Function):
         return of_rectified(gradient, *ctx.saved_tensors), None
 
 
-def rectified(x: Tensor, pooled: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+def rectified(x: Tensor, pooled: bool, mixed: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Returns x without its negative numbers, which are overwritten, and what `of_rectified` needs.
 
     Bits as a whole number: positive ones are positive, those of negative numbers are at most those of minus infinity,
-    and in between are negative ones that are none (NaN), which stay.
+    and in between are negative ones that are none (NaN), which stay. Where these may be `mixed` with others, as behind a
+    batch norm they are not, they are made positive, and so the largest.
     """
     bits = integers(x)
     torch.threshold_(bits, LOWEST[x.dtype], 0)
     if not pooled:
         return x, (x,)
+    if mixed:
+        bits.bitwise_and_(torch.iinfo(bits.dtype).max)
     upper, most = maxima(bits)
     y = torch.empty_like(most, dtype=x.dtype)  # no view
     integers(y).copy_(most)
