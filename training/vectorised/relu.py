@@ -41,8 +41,8 @@ def rectified(x: Tensor, pooled: bool, mixed: bool = False) -> tuple[Tensor, tup
     """Returns x without its negative numbers, which are overwritten, and what `of_rectified` needs.
 
     Bits as a whole number: positive ones are positive, those of negative numbers are at most those of minus infinity,
-    and in between are negative ones that are none (NaN), which stay. Where these may be `mixed` with others, as behind a
-    batch norm they are not, they are made positive, and so the largest.
+    and in between are negative ones that are none (NaN), which stay. Where these may be `mixed` with others (behind
+    a batch norm they are not) they are made positive, and so the largest.
     """
     bits = integers(x)
     torch.threshold_(bits, LOWEST[x.dtype], 0)

@@ -48,7 +48,7 @@ class Unit:
         channels = self.conv.out_channels if self.conv else x.shape[1]
         halved = self.pool is not None and gains(self.pool, channels, size, kind(self.conv, x))
         pooled = halved and self.relu is not None and torch.is_grad_enabled()
-        # what `_Joint` subtracts, rounded to bfloat16, is wrong by as much at all positions: without a ReLU that adds up
+        # what `_Joint` subtracts, rounded to bfloat16, is wrong by as much at all positions: without ReLU that adds up
         fine = self.relu is not None or kind(self.conv, x) != torch.bfloat16
         if self.norm and fine and _joins(self.norm, x.shape[0] * size[0] * size[1]):
             norm, conv = self.norm, self.conv
