@@ -187,9 +187,9 @@ by age and size*: a regression on the logarithms of both, read at the mean age, 
 *Surrogates*: regressions on parameters, MACs, counts of operations and age, fitted to the family's own short runs and
 read at equal age; *without its own run* leaves the child out.
 {untried}
-One data set, one family, short schedules: an indication, not a law. The first form of this study, at 28 x 28 pixels with
-a reference of 12,000 examples, was cut off after one seed: nothing agreed with it there, size and the judged error no
-better than the rest. A reference that short ranks what trains fast, not what is good.
+One data set, one family, short schedules: an indication, not a law. The first form of this study, at 28 x 28 pixels
+with a reference of 12,000 examples, was cut off after one seed: nothing agreed with it there, size and the judged error
+no better than the rest. A reference that short ranks what trains fast, not what is good.
 """
 
 LEFT = """
