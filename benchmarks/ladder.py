@@ -46,6 +46,7 @@ from morphism.realise import initial
 from search import Candidate, Evaluation, Fidelity
 from strategies import LadderSettings, RandomSearch, SuccessiveHalving
 from training import Prepared, Recipe, build, load, prepare
+from training.errors import NonFinite
 from training.evaluate import error
 from training.evaluate import judged as judged_on
 from training.loop import train
@@ -55,6 +56,7 @@ SPACE = ResidualSpace((1, 14, 14), 10, ResidualLimits(parameters=10_000, macs=50
 RECIPE = Recipe(batch_size=128, learning_rate=0.15, crop=2, flip=True)
 TOP, SHARE = 3, 0.25  # what has to be kept, and how much may be kept
 SAVES, RECALL = 6.0, 0.9  # the goals of B6
+GUESSING = math.log(10)  # the loss of it
 STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # 97.5 % quantile of n - 1 degrees of freedom
 
 
@@ -84,7 +86,10 @@ def trained(genome: Genome, key: Key, file: Path) -> tuple[Key, Run]:
     begun = time.process_time()
     network = build(genome, initial(genome, 1_000 * seed + child))
     generator = torch.Generator().manual_seed(1_000 * seed + child)
-    curve = train(network, *split.train, RECIPE, Fidelity(examples), generator, normal)
+    try:
+        curve = train(network, *split.train, RECIPE, Fidelity(examples), generator, normal)
+    except NonFinite:  # as bad as a child can be
+        return key, {"error": 1.0, "seconds": time.process_time() - begun, "half": GUESSING, "middle": GUESSING}
     wrong = error(network, *(part[:seen] for part in split.validation), normal)
     half = statistics.mean(point["loss"] for point in curve[: len(curve) // 2])
     middle = curve[len(curve) // 2 - 1]["loss"]
@@ -186,7 +191,7 @@ def judged(genomes: Sequence[Genome], runs: Runs, protocol: Protocol) -> dict[st
 
 def hopeless(runs: Runs, protocol: Protocol) -> dict[str, dict[str, int]]:
     """Returns how often each form of the rule would have stopped a run, and one of a child of the true top."""
-    full, chance = protocol.rungs[-1], math.log(10)
+    full = protocol.rungs[-1]
     children = sorted({child for child, _, _ in runs})
     mean = {c: statistics.mean(runs[c, seed, full]["error"] for seed in range(protocol.seeds)) for c in children}
     best = set(by(mean)[: math.ceil(SHARE * len(children))])
@@ -194,7 +199,7 @@ def hopeless(runs: Runs, protocol: Protocol) -> dict[str, dict[str, int]]:
     for examples in protocol.rungs:
         mine = {key: run for key, run in runs.items() if key[2] == examples}
         for rule in ("half", "middle"):
-            fired = [key for key, run in mine.items() if run[rule] >= chance]
+            fired = [key for key, run in mine.items() if run[rule] >= GUESSING]
             wrong = sum(key[0] in best for key in fired)
             table[f"{examples:,} {rule}"] = {"runs": len(mine), "fired": len(fired), "wrongly": wrong}
     return table
@@ -213,7 +218,7 @@ Written by `python benchmarks/ladder.py`, not by hand: {children} random members
 edits ({smallest:,} to {largest:,} parameters), Fashion-MNIST at 14 x 14 pixels, schedules of {low:,}, {middle:,} and
 {full:,} examples, {seeds} seeds, from scratch, each judged on as many validation images as the product judges it on.
 {cores} cores ({machine}), torch {torch}, load {load:.1f}, {minutes:.0f} processor minutes in all. Seconds are of the
-processor, to train and to judge.
+processor, to train and to judge. {diverged} of {runs} trainings diverged, which counts as an error of 1.
 
 *Halving* trains all at {low:,} examples, promotes a third of them to {middle:,} and answers with the best quarter. The
 truth for one seed is the mean error of the other seeds at {full:,}. *Recall* is the share of the true top {top} in the
@@ -317,6 +322,8 @@ def main() -> None:
                 verdict=verdict(table),
                 stops="\n".join(f"| {n} | {s['runs']} | {s['fired']} | {s['wrongly']} |" for n, s in stops.items()),
                 stopping=stopping(stops),
+                diverged=sum(run["error"] == 1 for run in runs.values()),
+                runs=len(runs),
             )
         )
     means = {
