@@ -50,13 +50,13 @@ def pruned(weights: dict[str, Tensor], seed: int) -> tuple[Genome, dict[str, Ten
 
 def test_statistics_measured_anew_help_a_pruned_network(prepared: Prepared, split: Split) -> None:
     before, after = list[float](), list[float]()
-    for seed in range(4):
+    for seed in range(12):
         genome, weights = pruned(trained(split, prepared, seed), seed)
         measured = reestimate(genome, weights, split.train.images, prepared.normal)
         for errors, tensors in ((before, weights), (after, measured)):
             errors.append(error(build(genome, tensors), *split.validation, prepared.normal))
-    assert sum(after) / 4 < sum(before) / 4 - 0.05
-    assert sum(b > a for b, a in zip(before, after, strict=True)) >= 3
+    assert sum(after) / 12 < sum(before) / 12 - 0.05
+    assert sum(b > a for b, a in zip(before, after, strict=True)) >= 8  # 10, where it was written
 
 
 def test_only_statistics_change_and_the_given_tensors_do_not(prepared: Prepared, split: Split) -> None:
