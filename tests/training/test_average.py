@@ -21,12 +21,7 @@ from training.norms import remeasure
 RECIPE = Recipe(batch_size=32, crop=0, precision="float32")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def followed(values: list[float], horizon: float) -> float:

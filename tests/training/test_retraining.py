@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from genomes.spaces.residual import ResidualSpace
 from search import Candidate, Evaluation, Fidelity, WeightStore
@@ -39,12 +37,7 @@ def trained(trainer: Trainer) -> Evaluation:
     return retrain(trainer, JOB)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def by_hand(trainer: Trainer, evaluation: Evaluation, part: str) -> float:
