@@ -3,9 +3,10 @@
 An inherited child also reports how long its lineage was trained, so that of two equal networks the one with more
 ancestors wins; and each error has its share of luck, so that the least of many is mostly luck. Both are estimated from
 the search's own evaluations: a ridge regression of the logarithm of the error on that of lineage age and on the
-features of the genome says what is usual. Selection sees the usual error of the genome at one age for all, times the
-square root of how much better or worse than usual it was measured. How well raw and judged errors agree with training
-from scratch is measured in docs/fidelity.md.
+features of the genome says what is usual. What age is worth shows best where nothing else differs, between a network
+and its no-op control: old lineages have much in common that would otherwise pass for the reason. Selection sees the
+usual error of the genome at one age for all, times the square root of how much better or worse than usual it was
+measured. How well raw and judged errors agree with training from scratch is measured in docs/fidelity.md.
 
 Source: Hoerl & Kennard 1970, Ridge regression; on architectures: Baker et al. 2018, Accelerating neural architecture
 search using performance prediction, section 3.
@@ -27,6 +28,7 @@ LEAST = 16  # results: fewer say nothing of a trend
 GROWTH = 1.1  # as many times more results as at the last regression are worth another one
 RIDGE = 2.0  # results' worth of evidence that a feature, in units of its deviation, means nothing
 SURE = 0.1  # the same for age, which is known to mean something: what old lineages have in common is not to explain it
+AGAIN = 100.0  # results' worth of evidence is what a network shows at another age
 SHARE = 0.5  # of what is unusual about an error that is taken for merit; the rest is luck
 FLOOR = 0.01  # added to errors before their logarithm is taken: below it, differences are not ratios
 DIGITS = 9  # of a judged error: the last ones of a regression are another machine's
@@ -41,6 +43,7 @@ class Judgement:
         kind: `raw` is the measured error, `corrected` the judged one.
         rows: what each result is regressed on, by its number.
         errors: the logarithms of their errors, in the same order.
+        again: places of two in a row whose features are the same, as a network's and its no-op control's.
         slopes: of the last regression, by name.
         base: its value where all variables are 0.
         equal: age and start at which all are judged.
@@ -50,10 +53,12 @@ class Judgement:
     kind: Judging = "raw"
     rows: dict[int, dict[str, float]] = field(default_factory=dict)
     errors: list[float] = field(default_factory=list)
+    again: list[tuple[int, int]] = field(default_factory=list)
     slopes: Mapping[str, float] = field(default_factory=dict)
     base: float = 0.0
     equal: Mapping[str, float] = field(default_factory=dict)
     fitted: int = 0
+    _last: dict[frozenset[tuple[str, float]], int] = field(default_factory=dict)  # place of who had these features
 
     def note(self, evaluation: Evaluation) -> None:
         """Takes note of a result, and regresses anew if that is worth it."""
@@ -64,6 +69,10 @@ class Judgement:
     def add(self, evaluation: Evaluation) -> None:
         """Takes note of a result; a twin's says nothing new."""
         if self.kind == "corrected" and evaluation.twin is None and (row := _row(evaluation)):
+            alike = frozenset(evaluation.features.items())
+            if alike and alike in self._last:
+                self.again.append((self._last[alike], len(self.rows)))
+            self._last[alike] = len(self.rows)
             self.rows[evaluation.number] = row
             self.errors.append(math.log(FLOOR + evaluation.objectives["error"]))
 
@@ -91,7 +100,9 @@ class Judgement:
         heirs, founders = ([row for row in rows if row[SCRATCH] == start] for start in (0, 1))
         self.equal = _middle(heirs or founders)
         for without in ((), (AGE,), (AGE, SCRATCH)):
-            self.slopes, self.base = _regression([row | dict.fromkeys(without, 0.0) for row in rows], self.errors)
+            self.slopes, self.base = _regression(
+                [row | dict.fromkeys(without, 0.0) for row in rows], self.errors, self.again
+            )
             harm = self._usual(self.equal) - self._usual(_middle(founders or heirs))
             if max(harm, self.slopes[AGE]) <= 0:
                 break
@@ -121,10 +132,13 @@ def _row(evaluation: Evaluation) -> dict[str, float]:
     return {**evaluation.features, AGE: math.log1p(lineage), SCRATCH: float(lineage <= shown)}
 
 
-def _regression(rows: Sequence[Mapping[str, float]], values: Sequence[float]) -> tuple[dict[str, float], float]:
+def _regression(
+    rows: Sequence[Mapping[str, float]], values: Sequence[float], again: Sequence[tuple[int, int]]
+) -> tuple[dict[str, float], float]:
     """Returns the slopes, by name, and the base of a ridge regression on standardised variables.
 
-    Where results without features are among them, those of an earlier version, features are left out.
+    The differences within the pairs in `again` are rows of their own, with the weight of `AGAIN` results. Where results
+    without features are among them, those of an earlier version, features are left out.
     """
     least = min(rows, key=len)
     names = sorted(least if least.keys() == {AGE, SCRATCH} else set().union(*rows))
@@ -132,9 +146,11 @@ def _regression(rows: Sequence[Mapping[str, float]], values: Sequence[float]) ->
     mean, deviation = table.mean(0), table.std(0)
     used = deviation > 1e-9
     scaled = (table[:, used] - mean[used]) / deviation[used]
-    level = float(np.mean(values))
+    errors, level = np.array(values), float(np.mean(values))
+    before, after = np.array(again, dtype=int).reshape(-1, 2).T
+    apart, gained = scaled[after] - scaled[before], errors[after] - errors[before]
     doubts = np.array([SURE if name in (AGE, SCRATCH) else RIDGE for name in names])
-    squares = scaled.T @ scaled + np.diag(doubts[used])
+    squares = scaled.T @ scaled + AGAIN * apart.T @ apart + np.diag(doubts[used])
     slopes = np.zeros(len(names))
-    slopes[used] = np.linalg.solve(squares, scaled.T @ (np.array(values) - level)) / deviation[used]
+    slopes[used] = np.linalg.solve(squares, scaled.T @ (errors - level) + AGAIN * apart.T @ gained) / deviation[used]
     return dict(zip(names, map(float, slopes), strict=True)), level - float(slopes @ mean)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from dataclasses import replace
 from itertools import pairwise
 
@@ -81,6 +82,34 @@ def test_what_size_is_worth_is_not_taken_for_the_worth_of_age() -> None:
     found = judged("corrected", told)
     for one in told:
         assert found[one.number] == pytest.approx(one.objectives["error"], abs=0.005)
+
+
+def test_what_age_is_worth_is_seen_where_nothing_else_differs() -> None:
+    """Old lineages have many edits, which do nothing here; a control is its parent after more training."""
+    rng, told = random.Random(0), list[Evaluation]()
+    for number in range(60):
+        budgets, size = rng.randint(1, 9), rng.uniform(7, 9)
+        error = 0.3 * budgets**-0.3 * rng.uniform(0.95, 1.05)
+        edits = {kind: math.log(budgets) for kind in ("add", "batch_norm", "conv", "depth", "macs", "pixels", "relu")}
+        told.append(result(number, error, 100.0 * budgets, parameters=size, **edits))
+    controls = [
+        replace(
+            parent,
+            number=100 + parent.number,
+            objectives={"error": parent.objectives["error"] * (1 + 100 / parent.cost["lineage_examples"]) ** -0.3},
+            cost={"examples": 100.0, "lineage_examples": parent.cost["lineage_examples"] + 100},
+        )
+        for parent in told[::6]
+    ]
+
+    def young_minus_old(found: dict[int, float]) -> float:
+        levels = [[found[e.number] for e in told if low <= e.cost["lineage_examples"] <= high] for low, high in ages]
+        return statistics.mean(levels[0]) - statistics.mean(levels[1])
+
+    ages = ((100, 300), (700, 900))
+    raw = young_minus_old(judged("raw", told))
+    assert young_minus_old(judged("corrected", told)) > 0.15 * raw
+    assert abs(young_minus_old(judged("corrected", [*told, *controls]))) < 0.05 * raw
 
 
 def test_before_there_are_enough_results_the_errors_are_as_measured() -> None:
@@ -185,13 +214,13 @@ def test_every_member_is_judged_anew_with_each_result(strategy: type[AgingEvolut
 def test_selection_follows_the_judgement() -> None:
     """One of two founders is older by its cost alone; raw selection prefers its offspring, corrected does not."""
 
-    def share(judgement: str) -> float:
-        strategy = AgingEvolution(STARTERS, LIMITS, 2, variation=VARIED, judgement=judgement)  # type: ignore[arg-type]
+    def age(judgement: str, seed: int) -> float:
+        strategy = AgingEvolution(STARTERS, LIMITS, seed, variation=VARIED, judgement=judgement)  # type: ignore[arg-type]
         game = Game(strategy, lambda candidate, parents: aged(toy(candidate, parents))).play(80, slots=1)
         ages = [game.told[parent.number].cost["lineage_examples"] for _, parent in game.children()]
         return sum(ages) / len(ages)
 
-    assert share("corrected") < 0.9 * share("raw")
+    assert sum(age("corrected", seed) for seed in range(4)) < 0.9 * sum(age("raw", seed) for seed in range(4))
 
 
 def aged(evaluation: Evaluation) -> Evaluation:
