@@ -10,10 +10,10 @@ search: $(INSTALLED)  ## a real search on digits: two minutes on two cores
 	$(BIN)/morphogen search
 
 test: $(INSTALLED)  ## all tests but the slow ones
-	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(INSTALLED)  ## the others: kills, real servers, a cluster, the demonstration
-	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow
+	$(BIN)/pytest -q -n 2 --dist loadfile -m slow
 
 check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
