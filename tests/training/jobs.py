@@ -96,9 +96,9 @@ def fitting_alone(request: Any, file: str, directory: str, device: str, share: f
 
 
 def cramped(request: Any, file: str, directory: str, device: str, share: float) -> dict[str, Any]:
-    """Trains as `evaluate` does, in a process that may not grow by more than 512 MiB: malloc asks for half of it at once."""
+    """Trains as `evaluate` does, in a process that may grow by 272 MiB: malloc asks for 256 of them at once."""
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + 512 * 2**20,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (size + 272 * 2**20,) * 2)
     return evaluate(request, file, directory, device, share)
 
 
