@@ -99,7 +99,7 @@ def test_what_age_is_worth_is_seen_where_nothing_else_differs() -> None:
             objectives={"error": parent.objectives["error"] * (1 + 100 / parent.cost["lineage_examples"]) ** -0.3},
             cost={"examples": 100.0, "lineage_examples": parent.cost["lineage_examples"] + 100},
         )
-        for parent in told[::6]
+        for parent in told[::12]
     ]
 
     def young_minus_old(found: dict[int, float]) -> float:
