@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
-from trainings import Pictures, decayed, plain, set_rate
+from trainings import Pictures, by_the_book, plain
 
 import training.trainer
 from genomes import Genome
@@ -172,21 +172,7 @@ def conventional(genome: bytes, file: str, examples: int, seed: int, readers: in
         persistent_workers=readers > 0,
         multiprocessing_context="fork" if readers else None,  # a spawned process would spawn them, which takes seconds
     )
-    steps = -(-examples // 128)
-    optimizer = torch.optim.SGD(decayed(network), 0.1, 0.9, nesterov=True)
-    criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
-    network.train()
-    step, losses = 0, list[float]()
-    while step < steps:
-        for images, labels in loader:
-            if (step := step + 1) > steps:
-                break
-            set_rate(optimizer, step, steps)
-            optimizer.zero_grad()
-            loss = criterion(network(images.to(device, non_blocking=True)), labels.to(device, non_blocking=True))
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+    by_the_book(network, loader, -(-examples // 128), device)
     return error(network, split.validation.images.to(device), split.validation.labels.to(device), prepared.normal)
 
 

@@ -167,21 +167,25 @@ def conventional(network: nn.Module, split: Split, fidelity: Fidelity, seed: int
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         loader = DataLoader(Pictures(split, normal), RECIPE.batch_size, shuffle=True, drop_last=True)
-        steps = math.ceil(fidelity.examples / RECIPE.batch_size)
-        optimizer = torch.optim.SGD(decayed(network), RECIPE.learning_rate, RECIPE.momentum, nesterov=True)
-        criterion = nn.CrossEntropyLoss(label_smoothing=RECIPE.label_smoothing)
-        network.train()
-        step, losses = 0, list[float]()
-        while step < steps:
-            for images, labels in loader:
-                if (step := step + 1) > steps:
-                    break
-                set_rate(optimizer, step, steps)
-                optimizer.zero_grad()
-                loss = criterion(network(images), labels)
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
+        by_the_book(network, loader, math.ceil(fidelity.examples / RECIPE.batch_size), torch.device("cpu"))
+
+
+def by_the_book(network: nn.Module, loader: DataLoader[Any], steps: int, device: torch.device) -> None:
+    """Trains for so many steps as tutorials do: in float32, one kernel after another, the loss read at each step."""
+    optimizer = torch.optim.SGD(decayed(network), RECIPE.learning_rate, RECIPE.momentum, nesterov=True)
+    criterion = nn.CrossEntropyLoss(label_smoothing=RECIPE.label_smoothing)
+    network.train()
+    step, losses = 0, list[float]()
+    while step < steps:
+        for images, labels in loader:
+            if (step := step + 1) > steps:
+                break
+            set_rate(optimizer, step, steps)
+            optimizer.zero_grad()
+            loss = criterion(network(images.to(device, non_blocking=True)), labels.to(device, non_blocking=True))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
 
 
 def by_hand(network: nn.Module, split: Split, fidelity: Fidelity, seed: int, normal: Normal) -> None:
