@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from deap import tools
-
 from evo.individual import Individual
 from evo.judgement import Judging
 from evo.population import Population
-from evo.randomness import seeded
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
 from search import Candidate, Evaluation, Fidelity, Past, proposals
@@ -96,6 +93,6 @@ class AgingEvolution:
         return self.population.proposal(self.settings.founders, self.living, self._selected)
 
     def _selected(self, rng: random.Random) -> Individual:
-        with seeded(rng):
-            winner: Individual = tools.selTournament(self.living, 1, self.settings.tournament)[0]
-        return winner
+        """Returns the best of a few; DEAP's tournament draws from the one generator that all threads share."""
+        drawn = [rng.choice(self.living) for _ in range(self.settings.tournament)]
+        return max(drawn, key=lambda individual: individual.fitness)

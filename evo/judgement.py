@@ -78,12 +78,18 @@ class Judgement:
 
     def objectives(self, evaluation: Evaluation) -> Mapping[str, float]:
         """Returns the objectives of an evaluation that was noted, with the judged error for the measured one."""
-        first = evaluation.number if evaluation.twin is None else evaluation.twin
-        if not self.fitted or not (row := self.rows.get(first)):
+        row = self.rows.get(evaluation.number) or self._repeated(evaluation)
+        if not self.fitted or not row:
             return evaluation.objectives
         unusual = math.log(FLOOR + evaluation.objectives["error"]) - self._usual(row)
         judged = math.exp(self._usual({**row, **self.equal}) + SHARE * unusual) - FLOOR
         return {**evaluation.objectives, "error": round(judged, DIGITS)}
+
+    def _repeated(self, evaluation: Evaluation) -> dict[str, float]:
+        """Returns the row of a twin: that of its result, but it began as the one that it repeats, if that is known."""
+        if evaluation.twin is None or not (row := _row(evaluation)):
+            return {}
+        return {**row, SCRATCH: self.rows.get(evaluation.twin, row)[SCRATCH]}
 
     def _usual(self, row: Mapping[str, float]) -> float:
         return self.base + sum(slope * row.get(name, 0.0) for name, slope in self.slopes.items())

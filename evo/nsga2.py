@@ -80,8 +80,9 @@ class NSGA2:
         return proposals(self._one, n)
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
-        """Takes note of a result and lets the best survive; ties go to the earlier candidate."""
-        if member := self.population.member(candidate, evaluation):
+        """Takes note of a result and lets the best survive; the twin of a survivor, equal in all, takes no place."""
+        member = self.population.member(candidate, evaluation)
+        if member and evaluation.twin not in {survivor.number for survivor in self.survivors}:
             everyone = sorted([*self.survivors, member], key=lambda individual: individual.number)
             self.survivors = tools.selNSGA2(self.population.judged(everyone), self.settings.population)
 

@@ -40,9 +40,11 @@ class Payoff:
 def controls(candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation]) -> dict[int, int]:
     """Returns for each child that was made by edits the number of its parent's no-op control of the same fidelity.
 
-    Only successes are compared; whoever has no control to be compared with is left out.
+    Only successes are compared, and no twins, which repeat what began with other weights; whoever has no control to be
+    compared with is left out.
     """
-    good = {n: c for n, c in candidates.items() if c.parents and n in evaluations and evaluations[n].ok}
+    trained = {n for n, evaluation in evaluations.items() if evaluation.ok and evaluation.twin is None}
+    good = {n: c for n, c in candidates.items() if c.parents and n in trained}
     found = {(c.parents[0], c.fidelity): n for n, c in good.items() if c.control}
     pairs = {n: found.get((c.parents[0], c.fidelity)) for n, c in good.items() if c.edits}
     return {n: control for n, control in pairs.items() if control is not None}

@@ -63,7 +63,8 @@ class Screened:
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Hands a result on under the number that the wrapped strategy knows."""
         own = self.passed[candidate.number]
-        self.inner.tell(own, replace(evaluation, number=own.number))
+        twin = None if evaluation.twin is None else self.passed[evaluation.twin].number
+        self.inner.tell(own, replace(evaluation, number=own.number, twin=twin))
 
     def remind(self, past: Past) -> None:
         """Takes what it proposed before: the draws on record are not scored again.

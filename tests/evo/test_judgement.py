@@ -190,6 +190,14 @@ def test_a_repeated_evaluation_counts_once_and_is_judged_like_the_first() -> Non
         assert found[200] == found[first.number]
 
 
+def test_a_twin_of_who_is_not_told_is_judged_by_its_own_result() -> None:
+    """On a ladder, the one that it repeats may still be climbing."""
+    told = drawn(40, noise=0.01)[0]
+    twin = replace(told[7], number=99, twin=1_000, cost={**told[7].cost, "examples": 0.0})
+    found = judged("corrected", [*told, twin])
+    assert found[99] == found[7] != told[7].objectives["error"]
+
+
 def test_only_the_error_is_judged() -> None:
     judgement, (told, _) = Judgement("corrected"), drawn(20)
     for evaluation in told:

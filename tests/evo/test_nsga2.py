@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import pytest
@@ -64,6 +64,16 @@ def test_parents_are_survivors() -> None:
         (candidate,) = game.ask()
         assert set(candidate.parents) <= before
         game.land()
+
+
+def test_the_twin_of_a_survivor_takes_nobody_s_place() -> None:
+    strategy = NSGA2(STARTERS, LIMITS, 2, NSGA2Settings(population=2, founders=8), judgement="raw")
+    game = Game(strategy)
+    first, second, third = game.ask(3)
+    for candidate, error, parameters in ((first, 0.1, 100.0), (second, 0.2, 50.0), (third, 0.1, 100.0)):
+        told = replace(game.evaluate(candidate, {}), objectives={"error": error, "parameters": parameters})
+        strategy.tell(candidate, replace(told, twin=0) if candidate is third else told)
+    assert [survivor.number for survivor in strategy.survivors] == [0, 1]
 
 
 def test_the_order_of_telling_equals_does_not_change_who_survives() -> None:

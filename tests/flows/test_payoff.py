@@ -49,6 +49,14 @@ def test_a_failed_control_or_child_gains_nothing(failed: int) -> None:
     assert gains(candidates, {n: e for n, e in evaluations.items() if n != failed}) == {}
 
 
+@pytest.mark.parametrize("repeating", [1, 2])
+def test_a_twin_is_compared_with_nobody_since_what_it_repeats_began_with_other_weights(repeating: int) -> None:
+    candidates = {c.number: c for c in (member(0), member(1, 0), member(2, 0, edited=True))}
+    evaluations = {number: result(number, 0.3) for number in candidates}
+    assert gains(candidates, evaluations) == {2: 0.0}
+    assert gains(candidates, evaluations | {repeating: replace(evaluations[repeating], twin=9)}) == {}
+
+
 def litter(
     errors: dict[int, list[float]], draws: tuple[str, ...] = ("widen",)
 ) -> tuple[dict[int, Candidate], dict[int, Evaluation]]:

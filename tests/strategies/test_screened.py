@@ -59,6 +59,8 @@ def test_numbers_have_no_gaps_and_parents_and_results_are_translated() -> None:
     assert inner.told[-1] == Evaluation(2, "ok", {"error": 0.5}), "it knows the candidate as number 2"
     (third,) = screen.ask(1)
     assert (third.number, third.parents, third.genome) == (2, (1,), network(9))
+    screen.tell(third, Evaluation(2, "ok", {"error": 0.5}, twin=1))
+    assert inner.told[-1] == Evaluation(4, "ok", {"error": 0.5}, twin=2)
 
 
 def test_a_control_is_proposed_at_once_and_what_was_drawn_is_kept() -> None:
