@@ -1,10 +1,10 @@
 """Whether inherited evolution finds better networks than its controls, at equal processor seconds (B4).
 
 Arms: NSGA-II as the product runs it, whose children inherit; the same with every child trained from fresh weights;
-random search; the largest members of the space, untrained; the first starter, trained for the whole budget in one
-schedule; Optuna's NSGA-II on the chains of the space. Of an arm's finalists under each of several bounds of parameters,
-each trained from scratch by one recipe and schedule, the one with the least validation error is chosen; it is trained
-anew and judged on the second validation part. The test part is not read.
+random search; the largest of many random members, for which nothing is trained; the first starter, trained for all of
+the budget in one schedule; Optuna's NSGA-II on the chains of the space. Of an arm's finalists under each of several
+bounds of parameters, each trained from scratch by one recipe and schedule, the one with the least validation error is
+chosen; it is trained anew and judged on the second validation part. The test part is not read.
 
 A run writes docs/search_quality.md with what is measured so far. It can be stopped at any moment: what is measured is
 kept in docs/search_quality.jsonl, and the next run goes on from there; remove it when the search has changed. Optuna is
