@@ -280,7 +280,10 @@ def _run(config: SearchConfig, home: Path) -> None:
     with Ledger.read(place.search(config.name)) as ledger:
         terminal.summary(ledger, terminal.console())
     bounds = {name: bound for name, bound in asdict(config.budget).items() if bound and name != "dollars_per_hour"}
-    longer = "".join(f" --{name.replace('_', '-')} {2 * bound:.10g}" for name, bound in bounds.items())
+    longer = "".join(
+        f" --{name.replace('_', '-')} {2 * bound if isinstance(bound, int) else format(2 * bound, '.10g')}"
+        for name, bound in bounds.items()
+    )
     typer.echo(f"Files:    {place.search(config.name)}")
     typer.echo(f"Lineage:  {_command('lineage', config.name, home)}")
     typer.echo(f"Export:   {_command('export', config.name, home)} --to exported")

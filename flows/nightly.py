@@ -49,7 +49,9 @@ class Told(NamedTuple):
 @heard
 def nightly(
     config: SearchConfig,
-    seconds: Annotated[float, Field(gt=0, description="budget of one night; config.budget is the search's")] = 28_800,
+    seconds: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="budget of one night; config.budget is the search's")
+    ] = 28_800,
     candidates: Annotated[int | None, Field(ge=1, description="budget of one night; none: no such bound")] = None,
     searches: Annotated[
         int, Field(ge=1, le=100, description="1, or how many there may be in succession when one is finished")

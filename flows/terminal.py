@@ -150,9 +150,10 @@ def _origin(candidate: Candidate) -> str:
 
 def summary(ledger: Ledger, screen: Console) -> None:
     """Prints best, front, spent, failures and the gains over the no-op control."""
-    candidates, evaluations, spent = ledger.candidates(), ledger.evaluations(), ledger.spent()
-    if winner := report.best(ledger):
-        screen.print(evaluations_table(report.front(ledger), candidates, "Pareto front", report.judgements(ledger)))
+    evaluations, spent, winner, front = ledger.evaluations(), ledger.spent(), report.best(ledger), report.front(ledger)
+    candidates = ledger.candidates()  # read last: a search that runs asks before it tells
+    if winner:
+        screen.print(evaluations_table(front, candidates, "Pareto front", report.judgements(ledger)))
         facts = winner.objectives
         screen.print(
             f"Best: child {winner.number}, error {facts['error']:.4f}, {facts['parameters']:,.0f} parameters, "

@@ -24,7 +24,7 @@ from search.view import Spent
 
 ATTEMPTS = 3  # an infrastructural failure is tried again twice
 HOPELESS = 20  # failures without a single success: nothing will come of it
-EXHAUSTED = 500  # twins in a row: the strategy has nothing new, and twins use up no budget of examples
+EXHAUSTED = 500  # twins and failures in a row: nothing new is proposed, or can be trained; they use up no examples
 
 Done = Callable[[Evaluation | BaseException], None]  # an exception ends the search; failures are evaluations
 Dispatch = Callable[[Candidate, Mapping[int, Evaluation], Done], None]
@@ -163,6 +163,7 @@ class _Loop:
         self.used = ledger.spent()
         self.front = Front()
         self.repeats = 0
+        self.tried: dict[int, float] = {}  # seconds that failed tries of what is in flight took
         self.begun = time.monotonic()
 
     def run(self, slots: int) -> Progress:
@@ -283,11 +284,13 @@ class _Loop:
         if evaluation.reason.startswith("disk full"):
             raise DiskFull(f"child {number}: {evaluation.reason}: make room, then resume")
         candidate = self.flying.pop(number)
+        before = self.tried.pop(number, 0.0)
         if self.again(evaluation):
+            self.tried[number] = before + evaluation.cost.get("seconds", 0.0)
             self.ledger.failed(evaluation)
             self.start(candidate)
         else:
-            self.tell(candidate, evaluation)
+            self.tell(candidate, _paid(evaluation, before))
 
     def again(self, evaluation: Evaluation) -> bool:
         """Says whether a failed candidate is tried again; attempts that a crash of ours cut off do not count."""
@@ -317,7 +320,7 @@ class _Loop:
     def note(self, evaluation: Evaluation) -> None:
         """Keeps an evaluation, and the front up to date."""
         self.evaluations[evaluation.number] = evaluation
-        self.repeats = 0 if evaluation.twin is None else self.repeats + 1
+        self.repeats = 0 if evaluation.ok and evaluation.twin is None else self.repeats + 1
         if evaluation.ok:
             self.front.add(evaluation)
 
@@ -332,6 +335,14 @@ class _Loop:
         )
         self.watch(progress)
         return progress
+
+
+def _paid(evaluation: Evaluation, seconds: float) -> Evaluation:
+    """Returns an evaluation that also costs what the tries before it took."""
+    if not seconds:
+        return evaluation
+    cost = {"seconds": 0.0, **evaluation.cost}
+    return replace(evaluation, cost=cost | {n: cost[n] + seconds for n in ("seconds", "lineage_seconds") if n in cost})
 
 
 def _recordable(evaluation: Evaluation) -> Evaluation:

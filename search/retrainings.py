@@ -22,11 +22,12 @@ from search.errors import NewerSchema, UnreadableLedger
 from search.files import room
 from search.lock import locked
 from search.promotions import Holders, Outcome, Promotion, holders
-from search.protocol import INFRASTRUCTURAL, Evaluation
+from search.protocol import Evaluation, Status
 from search.transactions import transaction
 
 FILE = "retrainings.sqlite"
 SCHEMA = 2  # 1: without promotions
+FINAL: frozenset[Status] = frozenset({"ok", "build_error", "non_finite"})  # memory can be found elsewhere
 TABLES = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS retraining (
@@ -64,8 +65,8 @@ class Retraining:
 
     @property
     def final(self) -> bool:
-        """Whether another attempt would end alike: a success, or a failure of the network itself."""
-        return self.evaluation.status not in INFRASTRUCTURAL
+        """Whether another attempt would end alike on any machine: a success, or a failure of the network itself."""
+        return self.evaluation.status in FINAL
 
 
 class Reading(NamedTuple):

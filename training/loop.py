@@ -16,7 +16,7 @@ from training.captured import repeated
 from training.devices import default_generator, fast_bfloat16
 from training.erasing import erased
 from training.errors import NonFinite
-from training.norms import BATCHES, SIZE
+from training.norms import batches
 from training.recipe import Recipe
 from training.vectorised import vectorised
 
@@ -109,7 +109,7 @@ def train(
 
 
 def _unhurried(images: Tensor, normal: tuple[float, float], give_way: Callable[[], None]) -> Iterator[Tensor]:
-    for some in torch.split(images[: BATCHES * SIZE], SIZE):
+    for some in batches(images):
         give_way()
         yield normalised(some, normal)
 

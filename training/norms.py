@@ -10,6 +10,15 @@ from torch import Tensor, nn
 BATCHES, SIZE = 12, 256  # 8 to 20 points of accuracy after pruning a quarter (research/morphism.md, section 1b)
 
 
+def batches(images: Tensor) -> tuple[Tensor, ...]:
+    """Returns the first images in the batches that norms are measured by.
+
+    A single image is left out where others came before it: a norm of one value for each channel would refuse it.
+    """
+    found = torch.split(images[: BATCHES * SIZE], SIZE)
+    return found[:-1] if len(found) > 1 and len(found[-1]) == 1 else found
+
+
 @torch.no_grad()
 def remeasure(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replaces each batch norm's running mean and variance by their mean over batches, and leaves the network in eval.

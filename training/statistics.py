@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from genomes import Genome
 from training.loop import normalised
 from training.network import build, state
-from training.norms import BATCHES, SIZE, remeasure
+from training.norms import batches, remeasure
 
 
 def reestimate(
@@ -31,5 +30,5 @@ def reestimate(
         BuildError: the weights do not fit the genome.
     """
     network = build(genome, weights)
-    remeasure(network, (normalised(batch, normal) for batch in torch.split(images[: BATCHES * SIZE], SIZE)))
+    remeasure(network, (normalised(batch, normal) for batch in batches(images)))
     return state(network)

@@ -17,7 +17,19 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from training.worker import CONTEXT, Outcome, answer, ended, exit_code, isolate, kill, landed, start, timed_out
+from training.worker import (
+    CONTEXT,
+    Outcome,
+    answer,
+    ended,
+    exit_code,
+    isolate,
+    kill,
+    landed,
+    start,
+    timed_out,
+    unstarted,
+)
 
 
 class WarmWorker:
@@ -54,14 +66,20 @@ class WarmWorker:
 
     def close(self) -> None:
         """Kills the process, if there is one; a function in it is killed, and the next one gets a new process."""
-        if (process := self._process) and process.pid:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # whoever waits for it gives the lock back
-        with self._busy:
+        while not self._busy.acquire(timeout=0.05):  # whoever waits for the process gives the lock back
+            if (process := self._process) and process.pid:  # it may only just be starting
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        try:
             self._discard()
+        finally:
+            self._busy.release()
 
     def _asked(self, request: tuple[Any, ...], result: Path, timeout: float) -> Outcome:
-        process, requests = self._ready()
+        try:
+            process, requests = self._ready()
+        except (OSError, EOFError) as error:
+            return unstarted(error)
         begun = time.monotonic()
         try:
             requests.send(request)

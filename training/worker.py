@@ -42,6 +42,11 @@ ENVIRONMENT = {
 # make it 255, the code of a lost server.
 CHILDREN = threading.Lock()
 NO_ROOM = 75  # an exit code: EX_TEMPFAIL of sysexits.h
+NO_MEMORY = (  # outside of torch's allocator of a device: of its context, of its libraries, of the processor
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "ALLOC_FAILED",
+)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -86,7 +91,10 @@ def run_isolated(function: Callable[..., Mapping[str, Any]], *arguments: Any, re
     """
     result.unlink(missing_ok=True)
     process = CONTEXT.Process(target=_work, args=(function, arguments, result), daemon=False)
-    start(process)
+    try:
+        start(process)
+    except (OSError, EOFError) as error:
+        return unstarted(error)
     begun = time.monotonic()
     try:
         if not wait([process.sentinel], timeout):
@@ -94,6 +102,11 @@ def run_isolated(function: Callable[..., Mapping[str, Any]], *arguments: Any, re
         return ended(exit_code(process), result, time.monotonic() - begun)
     finally:
         kill(process)
+
+
+def unstarted(error: BaseException) -> Outcome:
+    """Returns the outcome of what could not be started: the server died as it forked, or there was no room for more."""
+    return Outcome("lost", 0.0, f"no process could be started: {error or type(error).__name__}")
 
 
 def timed_out(seconds: float, timeout: float) -> Outcome:
@@ -115,7 +128,8 @@ def failure(error: BaseException) -> tuple[Status, str]:
     """Returns the status and the reason, in one line, of what was raised in a child."""
     words = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
     full = isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in DISK_FULL)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    short = isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_MEMORY)
+    if short or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return "out_of_memory", words
     if isinstance(error, OSError | DiskFull | CorruptWeights | DataError):
         return "io_error", f"disk full: {words}" if full else words
@@ -171,6 +185,7 @@ def _follow(parent: int) -> None:
 
 def start(process: ForkServerProcess) -> None:
     """Starts a process without letting it import `__main__`, which is a command line or a Prefect engine."""
+    preload()  # a server that died would come back without its environment
     main = vars(sys.modules["__main__"])
     with CHILDREN:
         kept: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}

@@ -71,7 +71,7 @@ def _use(tracker: Tracker, weights: str) -> Iterator[str]:
         return
     model, folder = f"models:/{there.model}@{registry.CHAMPION}", f"{there.model}-champion"
     programs = shlex.quote(str(Path(sys.argv[0]).parent.absolute()))  # on the path: a model's server starts uvicorn
-    mlflow = f"PATH={programs}:$PATH MLFLOW_TRACKING_URI={shlex.quote(tracker.place)} mlflow"
+    mlflow = f"PATH={programs}:$PATH MLFLOW_TRACKING_URI={shlex.quote(redacted(tracker.place))} mlflow"
     yield f"MLflow:   {model}, version {version.version}"
     yield f"Serve:    {mlflow} models serve -m {model} --env-manager local --port {PORT}"
     yield f"Files:    {mlflow} artifacts download -u {model} -d {folder}"

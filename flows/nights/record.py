@@ -93,7 +93,8 @@ class Nights:
     def begin(self, search: str) -> Night:
         """Records that a night begins for a search, and returns it."""
         known = recorded(self.home, self.name)
-        night = Night(len(known) + 1, search, time.time(), tally(self.home, search))
+        number = max((night.number for night in known), default=0) + 1  # a file can be lost
+        night = Night(number, search, time.time(), tally(self.home, search))
         self._write(night)
         return night
 

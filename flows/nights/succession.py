@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from flows.config import SearchConfig, validated
 from flows.home import BadInput, Home
-from flows.nights.record import Night, Outcome, tally
+from flows.nights.record import NIGHTS, Night, Outcome, tally
 from search import Budget, Ledger, Spent
 
 LIMITS = ("parameters", "macs", "activation_bytes")  # that a successor may widen
@@ -118,7 +118,9 @@ def why(config: SearchConfig, home: Home, share: float, seconds: float) -> Outco
 
 
 def first(home: Home, name: str) -> str:
-    """Returns the name of the search that a succession began with, which may be this one."""
+    """Returns the name of the search that a succession began with, which may be this one: it has the nights."""
+    if (home.search(name) / NIGHTS).exists():
+        return name
     with Ledger.read(home.search(name)) as ledger:
         before = ledger.config.get("predecessor")
     return first(home, before) if before else name

@@ -58,6 +58,15 @@ def test_nights_are_counted_over_the_searches_of_a_succession(home: Home) -> Non
     ]
 
 
+def test_a_record_that_is_lost_does_not_cost_another_one(home: Home) -> None:
+    with Nights.open(home, "tiny") as nights:
+        for _ in range(3):
+            nights.end(nights.begin("tiny"), "went on")
+        path(home.search("tiny") / NIGHTS, 2).unlink()
+        nights.end(nights.begin("tiny"), "went on")
+    assert [night.number for night in recorded(home, "tiny")] == [1, 3, 4]
+
+
 def test_a_night_that_was_killed_is_closed_by_the_next_with_what_the_ledger_says(home: Home) -> None:
     code = (
         "import os, sys; from pathlib import Path; from flows.home import Home\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.home import BadInput, Home
-from flows.nights.record import Night, Tally, tally
+from flows.nights.record import Night, Nights, Tally, tally
 from flows.nights.succession import Succession, finished, first, tonight, why
 from search import Budget, Spent
 from tests.flows.conftest import config
@@ -151,3 +151,10 @@ def test_any_member_leads_to_the_first_search(home: Home) -> None:
     for number in (1, 2, 3):
         searched(home, Succession(3).member(config(), number), 1)
     assert {first(home, name) for name in ("tiny", "tiny-2", "tiny-3")} == {"tiny"}
+
+
+def test_a_search_with_nights_of_its_own_is_the_first_whatever_it_comes_from(home: Home) -> None:
+    for number in (1, 2, 3):
+        searched(home, Succession(3).member(config(), number), 1)
+    with Nights.open(home, "tiny-2"):
+        assert [first(home, name) for name in ("tiny", "tiny-2", "tiny-3")] == ["tiny", "tiny-2", "tiny-2"]

@@ -40,6 +40,11 @@ def go(place: Path, strategy: Climber, dispatch: Dispatch, budget: Budget | None
         return drive(strategy, dispatch, ledger, budget or Budget(candidates=12), **options)  # type: ignore[arg-type]
 
 
+def attempts(place: Path, number: int) -> list[str | None]:
+    with Ledger.read(place / "a") as ledger:
+        return list(ledger.attempts(number))
+
+
 def evaluations(place: Path) -> dict[int, Evaluation]:
     with Ledger.read(place / "a") as ledger:
         return ledger.evaluations()
@@ -189,6 +194,12 @@ def test_a_strategy_that_only_repeats_itself_ends_the_search(place: Path) -> Non
     assert progress.spent.evaluations == 1 + EXHAUSTED
 
 
+def test_a_search_whose_children_all_fail_from_some_point_on_ends(place: Path) -> None:
+    evaluator = ToyEvaluator(failures=dict.fromkeys(range(1, 2000), "build_error"))
+    progress = go(place, founders(*range(1, 2000)), in_turn(evaluator), Budget(examples=10**9))
+    assert progress.spent.evaluations == 1 + EXHAUSTED
+
+
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +217,20 @@ def test_an_infrastructural_failure_is_tried_three_times_and_then_final(status: 
 def test_an_infrastructural_failure_may_recover(place: Path) -> None:
     go(place, founders(1, 2), in_turn(ToyEvaluator(failures={1: "killed"}, recovers=2)))
     assert evaluations(place)[1].ok
+
+
+def test_tries_that_failed_are_paid_for(place: Path) -> None:
+    tried = ToyEvaluator(failures={1: "timeout"}, recovers=2)
+
+    def timed(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
+        got = tried(candidate, parents)
+        return replace(got, cost={**got.cost, "seconds": 1.0 if got.ok else 600.0, "lineage_seconds": 5.0})
+
+    progress = go(place, founders(1, 2), in_turn(timed))
+    before = sum(outcome == "timeout" for outcome in attempts(place, 1))
+    assert before >= 1
+    assert progress.spent.train_seconds == 2.0 + 600.0 * before
+    assert evaluations(place)[1].cost["lineage_seconds"] == 5.0 + 600.0 * before
 
 
 @pytest.mark.parametrize("status", ["build_error", "non_finite", "over_budget", "out_of_memory"])

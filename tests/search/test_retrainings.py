@@ -30,6 +30,7 @@ def test_a_second_attempt_takes_the_place_of_the_first(tmp_path: Path) -> None:
     assert not failure.final
     assert ONE.final
     assert replace(ONE, evaluation=Evaluation(3, "non_finite")).final
+    assert not replace(ONE, evaluation=Evaluation(3, "out_of_memory")).final, "another machine may have enough"
     with Retrainings.open(tmp_path) as record:
         record.record(failure)
         record.record(ONE)

@@ -106,6 +106,8 @@ FAILURES = {
     "memory": MemoryError(),
     "tensor": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     "device": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 bytes"),
+    "context": RuntimeError("CUDA error: out of memory"),
+    "library": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     "non_finite": NonFinite("the loss must be finite"),
     "build": BuildError("weights must fit"),
     "bug": ZeroDivisionError("division by zero"),

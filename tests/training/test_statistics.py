@@ -17,7 +17,8 @@ from training import BuildError, DataSpec, Recipe, build, load, prepare, state
 from training.data import Prepared, Split
 from training.evaluate import error
 from training.loop import normalised, train
-from training.statistics import BATCHES, SIZE, reestimate
+from training.norms import BATCHES, SIZE, batches
+from training.statistics import reestimate
 
 FOUNDER = ResidualSpace((1, 8, 8), 10).starters()[0]
 
@@ -80,6 +81,11 @@ def test_the_statistics_are_the_means_over_the_batches() -> None:
         network(normalised(batch, (0.4, 0.3)))
     wanted = sum(mean * size for mean, size in zip(means, sizes, strict=True)) / 600
     assert torch.allclose(got[f"{path}.running_mean"], torch.as_tensor(wanted), atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(600, [256, 256, 88]), (513, [256, 256]), (1, [1]), (2_817, [256] * 11)])
+def test_a_single_image_is_no_batch_beside_others(count: int, sizes: list[int]) -> None:
+    assert [len(batch) for batch in batches(torch.zeros(count, 1))] == sizes
 
 
 def test_statistics_are_the_same_each_time_and_need_only_the_first_batches(prepared: Prepared) -> None:

@@ -158,6 +158,16 @@ def test_closing_kills_what_runs_and_the_next_function_gets_a_new_process(worker
     assert worker.run(jobs.value, 1, result=file, timeout=PATIENCE).status == "ok"
 
 
+def test_closing_does_not_wait_for_a_function_whose_process_is_only_starting(worker: WarmWorker, file: Path) -> None:
+    thread = threading.Thread(target=lambda: worker.run(jobs.hanging, result=file, timeout=PATIENCE))
+    thread.start()
+    assert until(worker._busy.locked)
+    begun = time.monotonic()
+    worker.close()
+    thread.join()
+    assert time.monotonic() - begun < PATIENCE / 2
+
+
 def test_a_program_that_ends_does_not_wait_for_its_idle_worker(file: Path) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -170,6 +170,8 @@ def test_what_a_child_started_dies_with_it(file: Path) -> None:
         ("memory", "out_of_memory", "MemoryError"),
         ("device", "out_of_memory", "CUDA out of memory"),
         ("tensor", "out_of_memory", "can't allocate memory"),
+        ("context", "out_of_memory", "CUDA error: out of memory"),
+        ("library", "out_of_memory", "ALLOC_FAILED"),
         ("non_finite", "non_finite", "the loss must be finite"),
         ("build", "build_error", "weights must fit"),
         ("bug", "build_error", "ZeroDivisionError: division by zero"),
