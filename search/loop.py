@@ -163,7 +163,6 @@ class _Loop:
         self.used = ledger.spent()
         self.front = Front()
         self.repeats = 0
-        self.tried: dict[int, float] = {}  # seconds that failed tries of what is in flight took
         self.begun = time.monotonic()
 
     def run(self, slots: int) -> Progress:
@@ -284,13 +283,11 @@ class _Loop:
         if evaluation.reason.startswith("disk full"):
             raise DiskFull(f"child {number}: {evaluation.reason}: make room, then resume")
         candidate = self.flying.pop(number)
-        before = self.tried.pop(number, 0.0)
         if self.again(evaluation):
-            self.tried[number] = before + evaluation.cost.get("seconds", 0.0)
             self.ledger.failed(evaluation)
             self.start(candidate)
         else:
-            self.tell(candidate, _paid(evaluation, before))
+            self.tell(candidate, evaluation)
 
     def again(self, evaluation: Evaluation) -> bool:
         """Says whether a failed candidate is tried again; attempts that a crash of ours cut off do not count."""
@@ -335,14 +332,6 @@ class _Loop:
         )
         self.watch(progress)
         return progress
-
-
-def _paid(evaluation: Evaluation, seconds: float) -> Evaluation:
-    """Returns an evaluation that also costs what the tries before it took."""
-    if not seconds:
-        return evaluation
-    cost = {"seconds": 0.0, **evaluation.cost}
-    return replace(evaluation, cost=cost | {n: cost[n] + seconds for n in ("seconds", "lineage_seconds") if n in cost})
 
 
 def _recordable(evaluation: Evaluation) -> Evaluation:
