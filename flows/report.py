@@ -179,7 +179,7 @@ def draw_front(
         axes.annotate(str(one.number), place, xytext=(5, 5), textcoords="offset points")
     axes.set(xlabel=across.replace("_", " "), ylabel="validation error", xscale="log")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper right")  # where a front leaves room; to look for it is slow
     figure.savefig(file, dpi=120)
 
 
