@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,11 +147,14 @@ class Found:
 
     Attributes:
         finalists: under each bound of parameters, the best first; none where there is no network so small.
+        left: under each bound, the weights with the least measured error, as the search leaves them; none of an arm
+            that trains nothing.
         seconds: processor seconds of all children.
         children: that were trained; repeats of what was known are not counted.
     """
 
     finalists: Mapping[int, Sequence[Genome]]
+    left: Mapping[int, str] = field(default_factory=dict)
     seconds: float = 0.0
     children: int = 0
 
@@ -221,7 +224,10 @@ def picked(ledger: Ledger, size: Size) -> Found:
     good = sorted((e for e in told if e.ok), key=lambda e: (errors[e.number], e.objectives["parameters"]))
     genomes = [(e.objectives["parameters"], ledger.candidate(e.number).genome) for e in good]
     children = sum(e.cost.get("seconds", 0.0) > 0 for e in told)
-    return Found(first(genomes, size), ledger.spent().train_seconds, children)
+    stored = sorted((e for e in good if e.weights), key=lambda e: e.objectives["error"])
+    fitting = {bound: [e.weights for e in stored if e.objectives["parameters"] <= bound] for bound in size.bounds}
+    left = {bound: weights[0] for bound, weights in fitting.items() if weights}
+    return Found(first(genomes, size), left, ledger.spent().train_seconds, children)
 
 
 def largest(job: Job) -> Found:
@@ -288,19 +294,29 @@ def unsearched(job: Job) -> tuple[Found, list[dict[str, Any]]]:
     """Returns the first starter after one schedule that costs the whole budget.
 
     Raises:
-        RuntimeError: a segment failed, or its judgement.
+        RuntimeError: a segment failed, or the judgement.
         TimeUp: before all segments were trained.
     """
-    genome, trainer, file = job.space.starters()[0], job.trainer("long", job.seed), job.directory / "segments.jsonl"
+    genome, trainer, file = job.space.starters()[0], job.trainer("search", job.seed), job.directory / "segments.jsonl"
     while len(done := kept(file)) <= job.size.segments:
         job.left()
         keep(file, trained(trainer, genome, done, planned(done, job.size.budget, job.size.segments, job.size.examples)))
-    outcome = judge(trainer, done[-1].weights, SECOND)
+    bounds, weights = [bound for bound in job.size.bounds if cost(genome).parameters <= bound], done[-1].weights
+    left = dict.fromkeys(bounds, weights)
+    found = Found({bound: [genome] for bound in bounds}, left, sum(one.seconds for one in done), 1)
+    return found, [pick(genome, bounds, [second(job, weights)], 0.0)]
+
+
+def second(job: Job, weights: str) -> float:
+    """Returns the error on the second validation part of what a search left.
+
+    Raises:
+        RuntimeError: the judgement failed.
+    """
+    outcome = judge(job.trainer("search", job.seed), weights, SECOND)
     if outcome.status != "ok":
-        raise RuntimeError(f"the long training must be judged, this ended with {outcome.status}: {outcome.reason}")
-    bounds = [bound for bound in job.size.bounds if cost(genome).parameters <= bound]
-    found = Found({bound: [genome] for bound in bounds}, sum(one.seconds for one in done), 1)
-    return found, [pick(genome, bounds, [outcome.value["error"]], 0.0)]
+        raise RuntimeError(f"a network must be judged, this ended with {outcome.status}: {outcome.reason}")
+    return float(outcome.value["error"])
 
 
 def measured(job: Job) -> dict[str, Any]:
@@ -317,5 +333,6 @@ def measured(job: Job) -> dict[str, Any]:
         found = largest(job) if job.arm == "largest" else searched(job)
         picks = list(retrained(job, found))
     retraining = sum(one["seconds"] for one in picks)
-    own = {"arm": job.arm, "seed": job.seed, "size": job.size.digest}
-    return {**own, "search": found.seconds, "retraining": retraining, "children": found.children, "picks": picks}
+    left = {str(bound): second(job, weights) for bound, weights in found.left.items()}
+    own = {"arm": job.arm, "seed": job.seed, "size": job.size.digest, "picks": picks, "left": left}
+    return {**own, "search": found.seconds, "retraining": retraining, "children": found.children}

@@ -80,8 +80,10 @@ class Study:
         Args:
             record: of an arm and a seed.
             measure: `volume`, `parameters` of the pick under the last bound, the name of a cost, or a bound, for the
-                retrained error under it.
+                retrained error under it; with `left` before it for the error of what the search left.
         """
+        if measure.startswith("left"):
+            return record.get("left", {}).get(measure.removeprefix("left"))  # records of early versions have none
         if measure == "volume":
             return volume([(one["error"], one["parameters"]) for one in record["picks"]], self.size.bounds[-1])
         if measure in ("search", "retraining", "children"):
@@ -155,10 +157,10 @@ def costs(study: Study) -> Iterator[str]:
         yield f"| {arm} | {len(study.done(arm))} | {' | '.join(cells)} |"
 
 
-def bounded(study: Study) -> Iterator[str]:
-    """Yields the rows of the second table: the retrained error under each bound, in per cent."""
+def bounded(study: Study, kind: str = "") -> Iterator[str]:
+    """Yields the rows of a table by bound: the retrained error in per cent, or of kind `left` that before it."""
     for arm in study.arms:
-        cells = [spread(interval(study.values(arm, str(bound))), ".2f", 100.0) for bound in study.size.bounds]
+        cells = [spread(interval(study.values(arm, f"{kind}{bound}")), ".2f", 100.0) for bound in study.size.bounds]
         yield f"| {arm} | {' | '.join(cells)} |"
 
 
@@ -282,6 +284,17 @@ hypervolume.
 {chr(10).join(compared(study))}
 
 {verdict(study)}
+
+## As the search leaves them
+
+Error in per cent of the networks with the weights that they have when the budget is spent, on the same part: of those
+with at most so many parameters the one with the least measured error. Nothing is retrained, so the first table's
+retraining is not spent; a child that inherits has its ancestors' training, the others have {size.examples:,} examples.
+None: nothing is trained, or the record does not say.
+
+| arm | {bounds} |
+{rule}|
+{chr(10).join(bounded(study, "left"))}
 """
 
 
@@ -299,6 +312,7 @@ def known(numbers: Sequence[float]) -> list[float | None]:
 def result(study: Study) -> dict[str, Any]:
     """Returns what the last line tells."""
     measures = [*map(str, study.size.bounds), "volume", "parameters", "search", "retraining", "children"]
+    measures += [f"left{bound}" for bound in study.size.bounds]
     arms = {arm: {name: known(interval(study.values(arm, name))) for name in measures} for arm in study.arms}
     pairs = [*map(str, study.size.bounds), "volume"]
     others = [arm for arm in study.arms if arm != OURS]
