@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evo import DISRUPTIONS, NSGA2, AgingEvolution, AgingSettings, NSGA2Settings
-from flows.config import SearchConfig, validated
+from flows.config import SearchConfig, stored
 from flows.home import BadInput, Home
 from flows.nights.heirs import FOUNDERS, KINDS, Bequest, bequest, kept, source
 from flows.origin import Origin, origin
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DATA, WEIGHTS = "data.safetensors", "weights"  # of one search, in its directory
 ORIGIN = "origin"  # there too: the digest of the user's network in the weights
 RETRAIN = "retrain"  # there too: the record, the weights and the results of the finalists' trainings
-FREE = ("budget", "slots", "timeout", "tracking", "retrain")  # what may change when a search is resumed
+FREE = ("name", "budget", "slots", "timeout", "tracking", "retrain")  # what may change when a search is resumed
 
 
 def document(config: SearchConfig, home: Home) -> dict[str, Any]:
@@ -43,11 +43,10 @@ def document(config: SearchConfig, home: Home) -> dict[str, Any]:
     if config.name not in home.names():
         return now
     with Ledger.read(home.search(config.name)) as ledger:
-        stored = dict(ledger.config)
-    meant = validated(stored, config.name).model_dump(mode="json")
+        words, meant = ledger.config, stored(ledger).model_dump(mode="json")
     if any(meant[key] != now[key] for key in now if key not in FREE):
         return now  # refused, with what differs
-    return {**stored, **{key: now[key] for key in FREE}}
+    return {**words, **{key: now[key] for key in FREE}}
 
 
 class Plan(NamedTuple):

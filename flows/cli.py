@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from flows import foreground
+from flows.home import DEFAULT as HOME
 from flows.home import BadInput, Home
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ app = typer.Typer(
 )
 
 HomeOption = Annotated[Path, typer.Option(help="Directory of all searches.", envvar="MORPHOGEN_HOME")]
-HOME = Path("searches")
 
 
 @app.command("search")
@@ -85,7 +85,7 @@ def resume(
     with Ledger.read(Home(home).search(name)) as ledger:
         document = {**ledger.config, "name": name}
     if slots is not None:
-        document["slots"] = Slots.words(slots)
+        document["slots"] = Slots.words(slots, document["slots"])
     bounds = {"seconds": seconds, "candidates": candidates, "examples": examples, "cpu_seconds": cpu_seconds}
     bounds |= {"dollars": dollars, "dollars_per_hour": dollars_per_hour}
     document["budget"] = {**document["budget"], **{key: bound for key, bound in bounds.items() if bound is not None}}
@@ -168,17 +168,19 @@ def retrain_command(
     from flows.assembly import RETRAIN, WEIGHTS
     from flows.retrain import retrain
 
-    typer.echo(f"Finalists of search {name} in {Home(home).search(name)}: starting Prefect and MLflow …")
-    result = foreground.ran(lambda: retrain(name, top, seeds, examples, home), _command("retrain", name, home))
+    place = Home(home)
+    typer.echo(f"Finalists of search {name} in {place.search(name)}: starting Prefect and MLflow …")
+    result = foreground.ran(lambda: retrain(name, top, seeds, examples, home), place.command("retrain", name))
     if result["finalists"] < result["asked"]:
         typer.echo(f"{result['asked']} finalists were asked for, the search has {result['finalists']} different ones")
     if not result["tracked"]:
-        typer.echo(f"MLflow has not heard of all trainings: {_command('sync', name, home)}")
+        typer.echo(f"MLflow has not heard of all trainings: {place.command('sync', name)}")
     typer.echo(result["verdict"])
     typer.echo(result["decision"])
-    typer.echo(f"Serve:    {_command('champion', name, home)} says how")
-    file = Home(home).search(name) / RETRAIN / WEIGHTS / f"{result['weights']}.safetensors"
-    typer.echo(f"Result:   {file}; as files to use: {_command('export', name, home)} --to exported")
+    typer.echo(f"Serve:    {place.command('champion', name)} says how")
+    file = place.search(name) / RETRAIN / WEIGHTS / f"{result['weights']}.safetensors"
+    written = "as files to use" if result["champion"] else "not the champion, which is written by"
+    typer.echo(f"Result:   {file}; {written}: {place.command('export', name)} --to exported")
 
 
 @app.command("champion")
@@ -258,12 +260,12 @@ def setup_automations(
 
 def _tracker(name: str, home: Path) -> Tracker:
     """Returns what tells MLflow of a search."""
-    from flows.config import validated
+    from flows.config import stored
     from flows.tracking import Tracker
     from search import Ledger
 
     with Ledger.read(Home(home).search(name)) as ledger:
-        config = validated(ledger.config, name)
+        config = stored(ledger)
     return Tracker(Home(home), name, config.tracking, config.facts())
 
 
@@ -276,7 +278,7 @@ def _run(config: SearchConfig, home: Path) -> None:
 
     place = Home(home)
     typer.echo(f"Search {config.name} in {place.search(config.name)}: starting Prefect and MLflow …")
-    result = foreground.ran(lambda: search(config, home), _command("resume", config.name, home))
+    result = foreground.ran(lambda: search(config, home), place.command("resume", config.name))
     with Ledger.read(place.search(config.name)) as ledger:
         terminal.summary(ledger, terminal.console())
     bounds = {name: bound for name, bound in asdict(config.budget).items() if bound and name != "dollars_per_hour"}
@@ -285,20 +287,16 @@ def _run(config: SearchConfig, home: Path) -> None:
         for name, bound in bounds.items()
     )
     typer.echo(f"Files:    {place.search(config.name)}")
-    typer.echo(f"Lineage:  {_command('lineage', config.name, home)}")
-    typer.echo(f"Export:   {_command('export', config.name, home)} --to exported")
-    typer.echo(f"Resume:   {_command('resume', config.name, home)}{longer}")
+    typer.echo(f"Lineage:  {place.command('lineage', config.name)}")
+    typer.echo(f"Export:   {place.command('export', config.name)} --to exported")
+    typer.echo(f"Resume:   {place.command('resume', config.name)}{longer}")
     if not (config.tracking or os.environ.get("MLFLOW_TRACKING_URI")):
         program = str(Path(sys.argv[0]).parent / "mlflow")
         command = shlex.join([program, "ui", "--backend-store-uri", place.tracking_uri])
         typer.echo(f"MLflow:   {command}, then open")
     typer.echo(f"          {result['address']}")
     if result["untracked"]:
-        typer.echo(f"MLflow has not heard of {result['untracked']} evaluations: {_command('sync', config.name, home)}")
-
-
-def _command(verb: str, name: str, home: Path) -> str:
-    return shlex.join([sys.argv[0], verb, name, *([] if home == HOME else ["--home", str(home)])])
+        typer.echo(f"MLflow has not heard of {result['untracked']} evaluations: {place.command('sync', config.name)}")
 
 
 def main() -> None:

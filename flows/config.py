@@ -12,7 +12,7 @@ from evo import AgingSettings, Judging, NSGA2Settings, VariationSettings
 from flows.home import NAME, BadInput, redacted
 from flows.slots import STRICT, Slots
 from genomes.spaces.residual import ResidualLimits
-from search import Budget, Fidelity
+from search import Budget, Fidelity, Ledger
 from strategies import LadderSettings, RandomSettings, ScreenSettings
 from training.measurement import LATENCY, LatencySettings
 from training.recipe import Recipe
@@ -168,11 +168,12 @@ class SearchConfig(BaseModel):
         Raises:
             BadInput: one of them is out of its range.
         """
-        given = {"name": name, "seed": seed, "slots": slots and Slots.words(slots)}
+        now = self.model_dump(mode="json")
+        given = {"name": name, "seed": seed, "slots": slots and Slots.words(slots, now["slots"])}
         changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         if seconds is not None:
             changes["budget"] = {**asdict(self.budget), "seconds": seconds}
-        return validated({**self.model_dump(mode="json"), **changes}, "the parameters") if changes else self
+        return validated({**now, **changes}, "the parameters") if changes else self
 
     def _heeds_predecessor(self) -> None:
         """Refuses a predecessor beside what would take its founders' place."""
@@ -218,6 +219,16 @@ def read(file: Path, **changes: Any) -> SearchConfig:
     if not isinstance(document, dict):
         raise BadInput(f"the configuration {file} must be a mapping of keys to values")
     return validated({**document, **{key: value for key, value in changes.items() if value is not None}}, str(file))
+
+
+def stored(ledger: Ledger) -> SearchConfig:
+    """Returns the configuration of a search, under the name that its directory has by now.
+
+    Raises:
+        BadInput: what the ledger holds is no configuration of this version.
+    """
+    name = ledger.directory.name
+    return validated({**ledger.config, "name": name}, name)
 
 
 def validated(document: Any, place: str) -> SearchConfig:

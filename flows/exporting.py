@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flows import report
 from flows.assembly import RETRAIN, WEIGHTS, data
-from flows.config import validated
+from flows.config import stored
 from flows.home import BadInput, Home
 from genomes import Genome
 from search import Ledger, Retrainings, WeightStore
@@ -45,7 +45,7 @@ def exported(home: Home, name: str, number: int | None, directory: Path, *, fold
     from training.export import export, fold
 
     with Ledger.read(home.search(name)) as ledger:
-        config = validated(ledger.config, name)
+        config = stored(ledger)
         chosen = (number is None and _champion(home, name)) or _candidate(ledger, home, name, number)
     title, error, genome, weights = chosen
     try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+DEFAULT = Path("searches")  # below the directory in which a command is given
 TAKEN = ("data", "mlflow-artifacts")  # of the directories beside the searches
 
 
@@ -57,6 +60,10 @@ class Home:
         if not NAME.fullmatch(name):
             raise BadInput(f"a search's name must match {NAME.pattern}, got {name!r}")
         return self.root / name
+
+    def command(self, verb: str, name: str) -> str:
+        """Returns the command line for a search that is here, as this program was called."""
+        return shlex.join([sys.argv[0], verb, name, *([] if self.root == DEFAULT else ["--home", str(self.root)])])
 
     def names(self) -> list[str]:
         """Returns the names of the searches that are there."""

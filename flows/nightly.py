@@ -4,7 +4,8 @@ import base64
 import logging
 import re
 import tempfile
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -15,17 +16,16 @@ from prefect import State, flow
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.assembly import FREE, RETRAIN, document, planned
-from flows.config import SearchConfig, validated
-from flows.finalists import finalists
+from flows.assembly import FREE, document, planned
+from flows.config import SearchConfig, stored
 from flows.hearing import heard, show
-from flows.home import Home, redacted
+from flows.home import BadInput, Home, redacted
 from flows.nights.morning import Morning, latest
 from flows.nights.record import Night, Nights, Outcome, recorded
 from flows.nights.succession import Succession, first, tonight, why
 from flows.retrain import retrain as train_finalists
 from flows.search import search
-from search import Ledger, Retrainings, SearchError, SearchLocked
+from search import Ledger, SearchError, SearchLocked
 
 assert settings.DEFAULTS
 log = logging.getLogger("morphogen.nightly")
@@ -79,15 +79,20 @@ def nightly(
     place.make()
     if config.name not in place.names():
         planned(config, place)  # a search that cannot begin leaves nothing
-    try:
-        with Nights.open(place, config.name) as nights:
-            chosen = succession.current(config, place, recorded(place, config.name))
-            if chosen is None:
-                more = "a larger budget for the same search, or more searches for a successor"
-                return _nothing("Rested", config.name, f"all {searches} searches are finished: give {more}")
-            night, told = _night(chosen, nights, (seconds, candidates), retrain)
-    except SearchLocked as error:
-        return _nothing("Skipped", config.name, str(error))
+    with ExitStack() as stack:
+        try:
+            nights = stack.enter_context(Nights.open(place, config.name))
+            chosen = succession.current(config, place, before := recorded(place, config.name))
+            if chosen and chosen.name in place.names():
+                Ledger.open(place.search(chosen.name)).close()  # refused before there is a flow run that fails
+        except SearchLocked as error:
+            return _nothing("Skipped", config.name, str(error))
+        if chosen is None:
+            said = f"all {searches} searches are finished: give {_more(before)}"
+            if retrain:  # what a night that was cut off left to do
+                said += f"; {_retrained(succession.member(config, searches), place)}"
+            return _nothing("Rested", config.name, said)
+        night, told = _night(chosen, nights, (seconds, candidates), retrain)
     facts = {"outcome": night.outcome, "search": night.search, "night": night.number, "note": night.note}
     data = {**facts, "headline": told.headline, "file": str(told.file), "tracked": told.tracked}
     return Completed(message=told.headline, data=data)
@@ -115,7 +120,7 @@ def tell(home: Home, name: str) -> Told:
 
     made = latest(home, name)
     with Ledger.read(home.search(made.night.search)) as ledger:
-        config = validated(ledger.config, made.night.search)
+        config = stored(ledger)
     text = made.text.replace(f"({made.picture.name})", f"(data:image/png;base64,{_encoded(made.picture)})")
     show(text, f"morning-{name}", made.headline)
     tracker = Tracker(home, config.name, config.tracking, config.facts())
@@ -128,8 +133,6 @@ def tell(home: Home, name: str) -> Told:
 def _night(config: SearchConfig, nights: Nights, bounds: tuple[float, int | None], retrain: bool) -> tuple[Night, Told]:
     """Spends a night's budget on a search and reports; a failure is recorded and reported, then raised."""
     home = nights.home
-    if config.name in home.names():
-        Ledger.open(home.search(config.name)).close()  # refused before there is a flow run that fails
     night = nights.begin(config.name)
     budget = tonight(config.budget, night.before.spent, *bounds)
     try:
@@ -155,18 +158,23 @@ def _restore(config: SearchConfig, home: Home) -> None:
 
 
 def _retrained(config: SearchConfig, home: Home) -> str:
-    """Trains finalists from scratch if one was not yet, and returns in words what was chosen and decided."""
-    directory = home.search(config.name)
-    with Ledger.read(directory) as ledger, Retrainings.read(directory / RETRAIN) as record:
-        best = {evaluation.number for evaluation in finalists(ledger, config.retrain.top)}
-        known = {one.number for one in record.recorded().values()}
-    if best <= known:
-        return "finalists: none that was not trained from scratch before"
+    """Trains from scratch what is missing of the finalists, and returns in words what was chosen and decided."""
     try:
+        _restore(config, home)  # with the settings of now, also where no search has gone on with them
         result = train_finalists(name=config.name, home=home.root)
         return f"{result['verdict']}; {result['decision']}"
-    except SearchLocked as error:
-        return f"finalists: {error}"
+    except (
+        SearchLocked,
+        BadInput,
+    ) as error:  # somebody else trains them, or none can be trained: the night is none less
+        return f"finalists: {_line(error)}"
+
+
+def _more(nights: Sequence[Night]) -> str:
+    """Returns in words what would let finished searches go on."""
+    if nights and nights[-1].outcome == "exhausted":
+        return "more searches for a successor, since this one has proposed all that it can"
+    return "a larger budget for the same search, or more searches for a successor"
 
 
 def _nothing(state: str, name: str, why: str) -> State[dict[str, Any]]:

@@ -130,7 +130,8 @@ def artifacts(ledger: Ledger, name: str, directory: Path, place: str = "") -> di
         directory: to write into.
         place: the address to which a run's id is added to look at it; empty if it is not known.
     """
-    candidates, evaluations, spent = ledger.candidates(), ledger.evaluations(), ledger.spent()
+    evaluations = ledger.evaluations()  # before the candidates, which may grow meanwhile
+    candidates, spent = ledger.candidates(), ledger.spent()
     best_ones = front(ledger)
     (directory / "lineage.html").write_text(
         page(name, candidates, evaluations, runs=ledger.external_ids(evaluations), place=place)

@@ -96,14 +96,15 @@ def retrain(
     from flows.tracking import Tracker
 
     place, screen = Home(home), terminal.console()
-    with Ledger.read(place.search(name)) as ledger:
+    directory = place.search(name)
+    with Ledger.read(directory) as ledger, Retrainings.read(directory / assembly.RETRAIN) as record:
         config = configured(ledger.config, name, top, seeds, examples)
-        best = finalists(ledger, config.retrain.top)
+        best = finalists(ledger, config.retrain.top, {one.number for one in record.recorded().values()})
         genomes = ledger.candidates([evaluation.number for evaluation in best])
     if not best:
         raise BadInput(f"search {name} must have a candidate that was trained with success: it has none yet")
     with ExitStack() as stack:
-        record = stack.enter_context(Retrainings.open(place.search(name) / assembly.RETRAIN))
+        record = stack.enter_context(Retrainings.open(directory / assembly.RETRAIN))
         evaluator = assembly.retrainer(config, place)
         _tidy(record, evaluator)
         stack.callback(stop_children, evaluator.pool)
@@ -131,7 +132,7 @@ def retrain(
         "second_validation_error": winner.evaluation.objectives[JUDGED],
         "test_error": tests[winner.evaluation.weights or ""],
         "weights": winner.evaluation.weights,
-        "promoted": decision.outcome == "promoted",
+        "champion": decision.outcome != "refused",
         "decision": decision.words,
         "verdict": f"{told}{'; as recorded before' if before else ''}",
         "tracked": tracked,

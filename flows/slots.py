@@ -1,6 +1,7 @@
 """Slots: where children are trained and how many at a time, as a part of the configuration and in words."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -97,17 +98,19 @@ class Slots(BaseModel):
         return self
 
     @classmethod
-    def words(cls, text: str) -> dict[str, Any]:
+    def words(cls, text: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the document that a few words of the command line stand for.
 
         Args:
             text: `4` or `cpu:4`, `cuda:4` (on each device), `cuda:4@0,1` (on these), or `ray:8@HOST:PORT`.
+            before: the document until now; what the words do not say of a cluster stays.
 
         Raises:
             BadInput: it is none of these.
         """
         if cluster := re.fullmatch(RAY_WORDS, text):
-            return {"ray": {"children": int(cluster[1]), "address": cluster[2]}}
+            stays = (before or {}).get("ray") or {}
+            return {"ray": {**stays, "children": int(cluster[1]), "address": cluster[2]}}
         found = re.fullmatch(WORDS, text)
         if not found:
             raise BadInput(

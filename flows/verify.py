@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import assembly
-from flows.config import validated
+from flows.config import stored
 from flows.home import BadInput, Home
 from morphism import Certificate
 from morphism.certificate import TOLERANCES
@@ -128,7 +128,7 @@ def verified(home: Home, name: str, child: int | None, screen: Console) -> bool:
         SearchError: there is no such search or candidate, or it cannot be read.
     """
     with Ledger.read(home.search(name)) as ledger, _one_thread():
-        config = validated(ledger.config, name)
+        config = stored(ledger)
         verifier = Verifier(ledger, assembly.trainer(config, home, assembly.data(config, home)))
         numbers = [*verifier.identities] if child is None else [child]
         if child is not None and child not in verifier.identities:

@@ -25,7 +25,7 @@ from search.protocol import Candidate, Evaluation
 from search.transactions import transaction
 from search.view import View
 
-SCHEMA = 3
+SCHEMA = 4
 FILE = "ledger.sqlite"
 
 
@@ -219,9 +219,11 @@ class Ledger(View):
         self._db.execute("INSERT INTO attempt (number, started) VALUES (?, ?)", (number, time.time()))
 
     def _ended(self, evaluation: Evaluation) -> None:
+        ended = (evaluation.status, evaluation.reason, evaluation.slot)
         self._db.execute(
-            "UPDATE attempt SET outcome = ?, reason = ?, slot = ?, ended = ? WHERE number = ? AND outcome IS NULL",
-            (evaluation.status, evaluation.reason, evaluation.slot, time.time(), evaluation.number),
+            "UPDATE attempt SET outcome = ?, reason = ?, slot = ?, seconds = ?, ended = ? "
+            "WHERE number = ? AND outcome IS NULL",
+            (*ended, evaluation.cost.get("seconds"), time.time(), evaluation.number),
         )
 
     @contextmanager

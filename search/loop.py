@@ -283,6 +283,8 @@ class _Loop:
         if evaluation.reason.startswith("disk full"):
             raise DiskFull(f"child {number}: {evaluation.reason}: make room, then resume")
         candidate = self.flying.pop(number)
+        taken = self.used.train_seconds + evaluation.cost.get("seconds", 0.0)
+        self.used = replace(self.used, train_seconds=taken)
         if self.again(evaluation):
             self.ledger.failed(evaluation)
             self.start(candidate)
@@ -303,7 +305,6 @@ class _Loop:
             evaluations=self.used.evaluations + 1,
             failures=self.used.failures + (not evaluation.ok),
             examples=self.used.examples + evaluation.cost.get("examples", 0.0),
-            train_seconds=self.used.train_seconds + evaluation.cost.get("seconds", 0.0),
         )
         self.strategy.tell(candidate, evaluation)
         self.note(evaluation)

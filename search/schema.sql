@@ -21,14 +21,15 @@ CREATE TABLE parent (
 ) WITHOUT ROWID;
 
 -- Each start of an evaluation. `outcome` is null while it runs, then a status, or 'interrupted' if this program died.
--- `slot` is the name of where it ran, known when it ends. Times are seconds since 1970 by the system's clock, for
--- people only.
+-- `slot` is the name of where it ran, and `seconds` is the processor time that it took, known when it ends. Times are
+-- seconds since 1970 by the system's clock, for people only.
 CREATE TABLE attempt (
   seq INTEGER PRIMARY KEY,
   number INTEGER NOT NULL REFERENCES candidate,
   outcome TEXT,
   reason TEXT,
   slot TEXT,
+  seconds REAL,
   started REAL NOT NULL,
   ended REAL
 );

@@ -25,7 +25,7 @@ class Spent:
         evaluations: told, failures and twins included.
         failures: told, and not `ok`.
         examples: shown in training, repeats counted.
-        train_seconds: of all children together.
+        train_seconds: of processor time, of all children together, attempts that were repeated among them.
         elapsed_seconds: of wall clock while the search ran, over all its sessions.
     """
 
@@ -224,7 +224,7 @@ class View:
         told, failed, examples, seconds = self._db.execute(
             "SELECT count(*), coalesce(sum(status <> 'ok'), 0), "
             "coalesce(sum(json_extract(record, '$.cost.examples')), 0.0), "
-            "coalesce(sum(json_extract(record, '$.cost.seconds')), 0.0) FROM evaluation"
+            "(SELECT coalesce(sum(seconds), 0.0) FROM attempt) FROM evaluation"
         ).fetchone()
         return Spent(asked, told, failed, examples, seconds, elapsed)
 

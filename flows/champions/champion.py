@@ -138,7 +138,9 @@ def decide(
         before = stored(record, places.champion)
         present = known(record, places.champion, before.challenger)
         limits = {name: min(most, before.limits[name]) for name, most in limits.items()}
-    decision = judged(finalists, present, images, limits, withdrawn=chosen.key in places.withdrawn)
+    taken = [(one.number, one.setting) for key, one in record.recorded().items() if key in places.withdrawn]
+    withdrawn = (chosen.number, chosen.setting) in taken  # whichever of its seeds came out best this time
+    decision = judged(finalists, present, images, limits, withdrawn=withdrawn)
     record.decide(chosen.key, "promoted" if decision.outcome == "promoted" else "refused", asdict(decision))
     return decision
 

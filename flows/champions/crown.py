@@ -38,7 +38,7 @@ def shown(tracker: Tracker, home: Home, screen: Console) -> None:
             screen.print(f"Previous: child {before.number}, seed {before.seed}")
         if (last := champion.last(record)) and last.outcome == "refused":
             screen.print(Text(f"Last challenge: {last.words}"))
-    for told in _use(tracker, weights):
+    for told in _use(tracker, home, weights):
         screen.print(Text(told), soft_wrap=True)
 
 
@@ -54,11 +54,11 @@ def restored(tracker: Tracker, home: Home) -> str:
         places, trainings = record.holders(), record.recorded()
         known = tracker.tell_retrained(record) and registry.tell(tracker, home, record)
     now, then = (trainings[key].number for key in (places.champion or "", places.previous or ""))
-    later = "" if known else f"; MLflow has not heard of it: morphogen sync {tracker.name}"
+    later = "" if known else f"; MLflow has not heard of it: {home.command('sync', tracker.name)}"
     return f"Child {now} is champion again; child {then} is withdrawn, and not promoted by itself{later}"
 
 
-def _use(tracker: Tracker, weights: str) -> Iterator[str]:
+def _use(tracker: Tracker, home: Home, weights: str) -> Iterator[str]:
     """Yields what to do with the champion, as far as MLflow holds it."""
     try:
         there = registry.found(tracker)
@@ -67,7 +67,7 @@ def _use(tracker: Tracker, weights: str) -> Iterator[str]:
         return
     version = there.versions.get(weights)
     if version is None or there.aliases.get(registry.CHAMPION) != str(version.version):
-        yield f"MLflow:   does not hold this champion: morphogen sync {tracker.name}"
+        yield f"MLflow:   does not hold this champion: {home.command('sync', tracker.name)}"
         return
     model, folder = f"models:/{there.model}@{registry.CHAMPION}", f"{there.model}-champion"
     programs = shlex.quote(str(Path(sys.argv[0]).parent.absolute()))  # on the path: a model's server starts uvicorn

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 
 from flows.assembly import RETRAIN, WEIGHTS, data
 from flows.champions import champion, evidence
-from flows.config import validated
+from flows.config import stored
 from flows.home import Home, redacted
 from flows.tracking import Tracker
 from search import Ledger, Retraining, Retrainings, WeightStore
@@ -148,7 +148,7 @@ def write(directory: Path, name: str, home: Home, record: Retrainings, one: Retr
     decision, test = champion.stored(record, one.key), record.test_errors().get(weights)
     genome, tensors = WeightStore(home.search(name) / RETRAIN / WEIGHTS).get(weights)
     with Ledger.read(home.search(name)) as ledger, tempfile.TemporaryDirectory() as scratch:
-        prepared = data(validated(ledger.config, name), home)
+        prepared = data(stored(ledger), home)
         serving.write(genome, tensors, file := Path(scratch) / "model.onnx", prepared.normal)
         _save(file, directory, prepared, {"search": name, "child": one.number, "decision": decision.words})
         evidence.write(name, ledger, decision, one, test, directory)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from flows.config import SearchConfig, validated
+from flows.config import SearchConfig, stored
 from flows.finalists import finalists
 from flows.home import BadInput, Home
 from genomes import Genome, InvalidGenome, Limits, check, equivalent
@@ -81,7 +81,7 @@ def source(config: SearchConfig, home: Home) -> Path:
     """
     directory = home.search(config.predecessor or "")
     with Ledger.read(directory) as ledger:
-        theirs = validated(ledger.config, directory.name).data
+        theirs = stored(ledger).data
     if theirs != config.data:
         raise BadInput(f"data must be that of the predecessor {directory.name}, {theirs}, got {config.data}")
     return directory

@@ -7,8 +7,8 @@ function costs(cost) {
     make('tbody', {}, ...units.map(row)));
 }
 
-// The time with ancestors, divided: a part for each ancestor in the line of weights, oldest first, then what came by
-// second parents, whose lines are not shown here.
+// The time with ancestors, divided: a part for each ancestor in the line of weights, oldest first, then what is of none
+// of them: of second parents, whose lines are not shown here, of a predecessor's search, of the one that a twin repeats.
 function shares(m) {
   const line = ancestry(m);
   const own = line.reduce((sum, a) => sum + (a.seconds || 0), 0);
@@ -17,10 +17,10 @@ function shares(m) {
   const part = (seconds, words, extra = {}) => make('i', { ...extra, title: words, style: { flexGrow: seconds, ...extra.style } });
   const words = (a) => `${a.number}: ${show.seconds(a.seconds)}, ${show.count(a.examples)} examples, ${percent(a.seconds, own + others)}`;
   const dearest = line.reduce((a, b) => (b.seconds > a.seconds ? b : a));
-  const beside = others > own / 1000 ? `, ${percent(others, own + others)} by second parents` : '';
+  const beside = others > own / 1000 ? `, ${percent(others, own + others)} by others` : '';
   return [
     make('div', { class: 'shares' }, ...line.map((a) => part(a.seconds || 0, words(a), { style: { background: a.colour }, onclick: pick(a) })),
-      beside ? part(others, `second parents: ${show.seconds(others)}`, { class: 'others' }) : null),
+      beside ? part(others, `second parents, a predecessor's search, or whom a twin repeats: ${show.seconds(others)}`, { class: 'others' }) : null),
     make('p', { class: 'note' }, `Time by ancestor, oldest first: own share ${percent(m.seconds, own + others)}, most for ${dearest.number} (${percent(dearest.seconds, own + others)})${beside}.`),
   ];
 }

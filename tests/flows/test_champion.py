@@ -167,6 +167,8 @@ def test_who_was_withdrawn_is_not_promoted_by_itself_and_a_second_rollback_bring
         again = challenged(record, 2, 0.1, 0.1)
         assert (again.outcome, holder(record)) == ("refused", ["1-0", "2-0"])
         assert "withdrawn by hand" in again.words
+        other_seed = challenged(record, 2, 0.1, 0.1, 0.05)
+        assert (other_seed.outcome, other_seed.challenger.seed) == ("refused", 2)
         assert challenged(record, 3, 0.1, 0.1).outcome == "promoted"
         restore(record)
         restore(record)

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from flows.assembly import RETRAIN
+from flows.champions import crown
 from flows.champions.champion import stored
+from flows.home import Home
+from flows.terminal import console
+from flows.tracking import Tracker
 from search import Ledger, Retraining, Retrainings
 from tests.flows.champions import SETTINGS, held, promoted, tell
 from tests.flows.test_cli import run
@@ -67,12 +71,23 @@ def test_without_a_champion_it_says_what_to_do(
     assert "there is no search other" in capsys.readouterr().err
 
 
+def test_no_password_is_shown(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    crowned(home, 0)
+    place = Home(home).tracking_uri.replace("sqlite:", "sqlite://user:hush@")
+    tracker = Tracker(Home(home), "tiny", None, {})
+    tracker.place = place
+    crown.shown(tracker, Home(home), console())
+    said = capsys.readouterr().out
+    assert "cannot be reached at sqlite://***@" in said
+    assert "hush" not in said
+
+
 def test_what_mlflow_missed_is_named_and_sync_sends_it(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (now,) = crowned(home, 0, told=False)
     assert run(monkeypatch, "champion", "tiny", "--home", str(home)) == 0
-    assert "does not hold this champion: morphogen sync tiny" in capsys.readouterr().out
+    assert f"does not hold this champion: morphogen sync tiny --home {home}" in capsys.readouterr().out
     assert run(monkeypatch, "sync", "tiny", "--home", str(home)) == 0
     assert held(home) == ({now.evaluation.weights: "1"}, {"champion": "1"})
     assert run(monkeypatch, "champion", "tiny", "--home", str(home)) == 0

@@ -15,9 +15,9 @@ def told(number: int, error: float, parameters: float) -> Evaluation:
     return Evaluation(number, "ok", {"error": error, "parameters": parameters, "macs": 1.0}, {"lineage_examples": 1.0})
 
 
-def best(directory: Path, count: int) -> list[int]:
+def best(directory: Path, count: int, *trained: int) -> list[int]:
     with Ledger.read(directory) as ledger:
-        return [evaluation.number for evaluation in finalists(ledger, count)]
+        return [evaluation.number for evaluation in finalists(ledger, count, trained)]
 
 
 def test_the_front_comes_first_by_error_then_the_rest_by_error(tmp_path: Path) -> None:
@@ -36,6 +36,8 @@ def test_a_network_is_a_finalist_once_whatever_it_inherited(tmp_path: Path) -> N
     }
     recorded(tmp_path / "s", candidates, {0: told(0, 0.2, 9), 1: told(1, 0.1, 9), 2: told(2, 0.3, 11)})
     assert best(tmp_path / "s", 3) == [1, 2]
+    assert best(tmp_path / "s", 3, 0) == [0, 2]  # what was trained from scratch before keeps its number, and its place
+    assert best(tmp_path / "s", 1, 0, 2) == [0]
 
 
 def test_failures_and_what_is_still_trained_are_none(tmp_path: Path) -> None:

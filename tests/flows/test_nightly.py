@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -278,13 +279,61 @@ def test_new_finalists_are_retrained_at_the_end_of_a_night_and_known_ones_are_no
         known = record.recorded()
     assert len(known) == 1
     again = nightly(config(budget={}, retrain=few), seconds=0.001, retrain=True, home=home)  # too short for a child
-    assert again["note"] == "finalists: none that was not trained from scratch before"
+    assert "Champion: child" in again["note"]
     with Retrainings.read(home / "tiny" / RETRAIN) as record:
         assert record.recorded() == known
     settings = config(budget={"candidates": 9}, retrain={**few, "top": 100})
     with Retrainings.open(home / "tiny" / RETRAIN):  # somebody retrains by hand
         result = nightly(settings, candidates=1, retrain=True, home=home)
     assert (result["outcome"], "one process at a time" in result["note"]) == ("went on", True)
+
+
+def test_trainings_that_a_night_did_not_end_are_ended_by_the_next_one_also_when_the_search_is_finished(
+    prefect_server: None, home: Path
+) -> None:
+    from flows.nightly import nightly
+
+    few = {"top": 1, "seeds": 2, "fidelity": {"examples": 256}}
+    settings = config(budget={"candidates": 2}, retrain=few)
+    nightly(settings, candidates=2, retrain=True, home=home)
+    record = home / "tiny" / RETRAIN
+    with Retrainings.read(record) as all_of_it:
+        whole = all_of_it.recorded()
+    shutil.rmtree(record)
+    once = config(budget={"candidates": 2}, retrain={**few, "seeds": 1})
+    assert nightly(once, retrain=True, home=home)["outcome"] == "rested"
+    with Retrainings.read(record) as half:
+        assert len(half.recorded()) == 1  # as if it had been killed after the first one
+    result = nightly(settings, retrain=True, home=home)
+    assert (result["outcome"], "Chosen: child" in result["note"]) == ("rested", True)
+    with Retrainings.read(record) as now:
+        assert now.recorded().keys() == whole.keys()
+
+
+def test_a_search_that_another_process_takes_during_the_night_is_a_failure_and_none_that_was_skipped(
+    prefect_server: None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import nightly as flow
+
+    def taken(**_: Any) -> None:
+        raise SearchLocked("search tiny was taken over by another process: stop this one")
+
+    flow.nightly(ENDLESS, candidates=1, home=home)
+    monkeypatch.setattr(flow, "search", taken)
+    with pytest.raises(SearchLocked, match="taken over"):
+        flow.nightly(ENDLESS, candidates=1, home=home)
+    assert recorded(Home(home), "tiny")[-1].outcome == "failed"
+
+
+def test_a_search_that_has_proposed_all_is_told_of_no_larger_budget(prefect_server: None, home: Path) -> None:
+    from flows.nightly import nightly
+
+    nightly(ENDLESS, candidates=1, home=home)
+    file = home / "tiny" / NIGHTS / "night-001.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "outcome": "exhausted"}))
+    note = nightly(ENDLESS, candidates=1, home=home)["note"]
+    assert "more searches for a successor" in note
+    assert "larger budget" not in note
 
 
 def test_a_search_that_cannot_begin_leaves_nothing(prefect_server: None, home: Path) -> None:
@@ -302,6 +351,7 @@ def test_a_search_that_cannot_begin_leaves_nothing(prefect_server: None, home: P
         ({"candidates": 0}, "candidates"),
         ({"searches": 0}, "searches"),
         ({"widen": 0.5}, "widen"),
+        ({"seconds": math.inf}, "seconds"),
     ],
 )
 def test_a_parameter_out_of_its_range_is_named_before_anything_is_made(
@@ -311,7 +361,7 @@ def test_a_parameter_out_of_its_range_is_named_before_anything_is_made(
 
     from flows.nightly import nightly
 
-    with pytest.raises(ParameterTypeError, match=rf"{word}: Input should be greater than"):
+    with pytest.raises(ParameterTypeError, match=rf"{word}: Input should be (greater than|a finite)"):
         nightly(ENDLESS, **given, home=home)
     assert not home.exists()
 

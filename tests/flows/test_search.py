@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from flows.home import Home
 from flows.report import proofs
 from search import Ledger
-from tests.flows.conftest import config
+from tests.flows.conftest import config, shown
+from tests.flows.test_cli import run
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,6 @@ def test_ancestors_cost_is_counted(finished: Path) -> None:
 
 
 def test_mlflow_holds_what_the_ledger_holds(finished: Path) -> None:
-    from tests.flows.conftest import shown
 
     with Ledger.read(finished / "tiny") as ledger:
         candidates, evaluations = ledger.candidates(), ledger.evaluations()
@@ -58,12 +59,12 @@ def test_mlflow_holds_what_the_ledger_holds(finished: Path) -> None:
     runs = {run["number"]: run for run in shown(Home(finished), "tiny", None)}
     assert len(runs) == len(shown(Home(finished), "tiny", None))
     assert set(runs) == set(evaluations)
-    for number, run in runs.items():
-        assert run["status"] == evaluations[number].status
-        assert tuple(run["parents"]) == candidates[number].parents
+    for number, shown_run in runs.items():
+        assert shown_run["status"] == evaluations[number].status
+        assert tuple(shown_run["parents"]) == candidates[number].parents
         for name, value in evaluations[number].objectives.items():
-            assert run["metrics"][name] == pytest.approx(value)
-        told = {name: value for name, value in run["metrics"].items() if name.startswith("certificate/")}
+            assert shown_run["metrics"][name] == pytest.approx(value)
+        told = {name: value for name, value in shown_run["metrics"].items() if name.startswith("certificate/")}
         assert told == proofs(evaluations[number].certificates)
 
 
@@ -120,9 +121,26 @@ def test_a_finished_search_resumed_does_nothing(finished: Path) -> None:
     assert result["untracked"] == 0
 
 
+def test_a_copied_directory_is_a_search_of_its_own_under_its_new_name(
+    finished: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished / "tiny", home / "copy")
+    words = ("--home", str(home))
+    assert run(monkeypatch, "resume", "copy", "--candidates", "8", *words) == 0
+    with Ledger.read(home / "copy") as ledger:
+        assert (ledger.config["name"], ledger.spent().evaluations) == ("copy", 8)
+    assert len(shown(Home(home), "copy", None)) == 8
+    shutil.rmtree(home / "mlflow-artifacts")
+    shutil.move(home / "copy", home / "moved")
+    assert run(monkeypatch, "verify", "moved", *words) == 0
+    assert run(monkeypatch, "export", "moved", "0", "--to", str(tmp_path / "files"), *words) == 0
+    assert run(monkeypatch, "sync", "moved", *words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "MLflow holds what the ledger holds"
+    assert len(shown(Home(home), "moved", None)) == 8
+
+
 def test_a_finished_search_goes_on_with_a_larger_budget_and_is_shown_once(prefect_server: None, home: Path) -> None:
     from flows.search import search
-    from tests.flows.conftest import shown
 
     search(config(budget={"candidates": 2}), home)
     search(config(budget={"candidates": 4}, slots={"cpu": 1}), home)

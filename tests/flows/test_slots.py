@@ -128,6 +128,19 @@ def test_a_search_that_goes_on_may_change_its_kind_of_slots(tmp_path: Path, monk
         assert ledger.config["slots"] == {"cpu": 3, "cuda": None, "ray": None}
 
 
+def test_what_the_words_do_not_say_of_a_cluster_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {"ray": {"address": "auto", "children": 8, "cpus": 2.0, "gpus": 0.25, "store": "s3://bucket/searches"}}
+    before = config(slots=ours)
+    with Ledger.create(tmp_path / "tiny", before.model_dump(mode="json")):
+        pass
+    ran: list[Any] = []
+    monkeypatch.setattr(cli, "_run", lambda settings, _: ran.append(settings))
+    cli.resume("tiny", slots="ray:16@head:6379", home=tmp_path)
+    more = {"ray": {**ours["ray"], "address": "head:6379", "children": 16}}
+    assert ran[0].slots.model_dump(mode="json", include={"ray"}) == more
+    assert before.changed(slots="ray:16@head:6379").slots == ran[0].slots
+
+
 def test_slots_of_other_machines_are_as_many_as_children_may_be_under_way() -> None:
     one, two = assembly.slots(config(slots={"ray": {"children": 2, "gpus": 0.5}}))
     assert (one.name, two.name, one.kind) == ("cuda:remote/0", "cuda:remote/1", "cuda")

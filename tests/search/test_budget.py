@@ -25,6 +25,15 @@ def test_a_budget_of_processor_seconds_counts_the_children_and_not_the_clock(pla
     assert progress.spent.elapsed_seconds < 5
 
 
+def test_attempts_that_are_repeated_are_paid_for(place: Path) -> None:
+    evaluator = ToyEvaluator(failures={0: "killed"}, recovers=2)
+    progress = go(place, in_turn(evaluator), Budget(cpu_seconds=5))
+    assert progress.spent.train_seconds == 5 == evaluator.calls.total()
+    with Ledger.read(place / "toy") as ledger:
+        assert ledger.attempts(0) == ["killed", "killed", "ok"]
+        assert ledger.spent().train_seconds == 5
+
+
 def test_a_budget_of_dollars_is_the_machine_s_price_for_the_time_of_all_sessions(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_what_was_recorded_is_read_back_equal(place: Path) -> None:
     with Ledger.create(place / "a", CONFIG) as ledger:
         ledger.asked(founder, "k", 1.0)
         ledger.asked(CHILD, "l", 2.0)
+        ledger.attempted(1)
         ledger.told(OUTCOME, 3.0)
     with Ledger.open(place / "a") as ledger:
         assert ledger.config == CONFIG
@@ -323,7 +324,7 @@ def test_a_ledger_of_another_version_is_refused(place: Path) -> None:
         db.execute("UPDATE meta SET value = '9' WHERE key = 'schema'")
     db.close()
     for way in (Ledger.open, Ledger.read):
-        with pytest.raises(NewerSchema, match=r"schema 3 .* has 9: use the version that wrote it"):
+        with pytest.raises(NewerSchema, match=r"schema 4 .* has 9: use the version that wrote it"):
             way(place / "a")
 
 

@@ -90,7 +90,7 @@ class Generations(Climber):
 
 
 def state(directory: Path) -> list[tuple[object, ...]]:
-    """Returns all that a search decided, in order: no times, no attempts."""
+    """Returns all that a search decided, in order, and what it took: no times of the clock, no attempts."""
     db = sqlite3.connect(directory / "ledger.sqlite")
     try:
         rows: list[tuple[object, ...]] = []
@@ -102,6 +102,7 @@ def state(directory: Path) -> list[tuple[object, ...]]:
             "SELECT * FROM objective ORDER BY number, name",
             "SELECT number, external_id FROM outbox ORDER BY number",
             "SELECT * FROM genome ORDER BY digest",
+            "SELECT 'seconds', sum(seconds) FROM attempt",
         ):
             rows += db.execute(query).fetchall()
         return rows
