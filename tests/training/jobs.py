@@ -40,6 +40,10 @@ def busy(seconds: float) -> dict[str, Any]:
     return {}
 
 
+def settings(names: list[str]) -> dict[str, Any]:
+    return {"server": os.getppid(), "environment": {name: os.environ.get(name) for name in names}}
+
+
 def surroundings() -> dict[str, Any]:
     return {
         "threads": torch.get_num_threads(),

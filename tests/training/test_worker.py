@@ -112,6 +112,15 @@ def test_the_server_has_imported_what_the_first_step_needs(file: Path) -> None:
     assert run_isolated(jobs.first_step, result=file, timeout=PATIENCE).value == {"imported": []}
 
 
+def test_a_server_that_dies_comes_back_with_its_environment(file: Path) -> None:
+    before = run_isolated(jobs.settings, list(ENVIRONMENT), result=file, timeout=PATIENCE).value
+    os.kill(before["server"], signal.SIGKILL)
+    assert until(lambda: not alive(before["server"]))
+    after = run_isolated(jobs.settings, list(ENVIRONMENT), result=file, timeout=PATIENCE).value
+    assert before["environment"] == after["environment"] == ENVIRONMENT
+    assert after["server"] != before["server"]
+
+
 def test_a_killed_child_is_one_failed_job(file: Path) -> None:
     outcome = run_isolated(jobs.killed, result=file, timeout=PATIENCE)
     assert (outcome.status, outcome.reason) == ("killed", "died of SIGKILL")
