@@ -90,17 +90,18 @@ def evaluate_timed(
 ) -> dict[str, Any]:
     """As `evaluate`, with the latency of what was trained; while it is measured, all others in `scratch` stand still.
 
-    A no-op control has its parent's network, and takes over what was measured of that.
+    A no-op control has its parent's network, and takes over what was measured of that on a machine like this one.
     """
     with Stillness(Path(scratch)) as stillness:
         value = evaluate(request, file, directory, device, share, stillness)
-        if not (measured := request["measured"]):
+        settings, place = LatencySettings(**request["latency"]), claim(device, share)
+        measured, here = request["measured"], machine(settings, place)
+        if not measured or measured["machine"] != here:
             genome, weights = WeightStore(Path(directory)).get(value["weights"])
-            settings, shape = LatencySettings(**request["latency"]), data.Prepared.at(Path(file)).shape
-            network, place = build(genome, weights), claim(device, share)
+            network, shape = build(genome, weights), data.Prepared.at(Path(file)).shape
             with stillness.alone():
                 found = latency(network, shape, settings, place)
-            measured = {"objectives": found.objectives, "machine": machine(settings, place)}
+            measured = {"objectives": found.objectives, "machine": here}
     return {**value, "objectives": {**value["objectives"], **measured["objectives"]}, "machine": measured["machine"]}
 
 

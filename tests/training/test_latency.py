@@ -153,6 +153,8 @@ def test_a_control_takes_over_what_was_measured_of_its_parent(trainer: Trainer) 
     control = trainer(Candidate(1, FOUNDER, (0,), (), LIGHT), {0: measured})
     assert (control.objectives["latency_seconds"], control.objectives["latency_ratio"]) == (0.5, 9.0)
     assert control.machine == parent.machine
+    elsewhere = replace(measured, machine={**measured.machine, "processor": "another"})
+    assert trainer(Candidate(3, FOUNDER, (0,), (), LIGHT), {0: elsewhere}).objectives["latency_seconds"] < 0.5
     unmeasured = replace(parent, objectives={"error": 0.5}, machine={})
     assert trainer(Candidate(2, FOUNDER, (0,), (), LIGHT), {0: unmeasured}).objectives["latency_seconds"] < 0.5
 
