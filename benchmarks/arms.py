@@ -333,6 +333,7 @@ def measured(job: Job) -> dict[str, Any]:
         found = largest(job) if job.arm == "largest" else searched(job)
         picks = list(retrained(job, found))
     retraining = sum(one["seconds"] for one in picks)
-    left = {str(bound): second(job, weights) for bound, weights in found.left.items()}
+    judged_once = {weights: second(job, weights) for weights in set(found.left.values())}
+    left = {str(bound): judged_once[weights] for bound, weights in found.left.items()}
     own = {"arm": job.arm, "seed": job.seed, "size": job.size.digest, "picks": picks, "left": left}
     return {**own, "search": found.seconds, "retraining": retraining, "children": found.children}

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -26,6 +27,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the servers of the tests
 
 from flows import settings
 

@@ -289,8 +289,8 @@ hypervolume.
 
 Error in per cent of the networks with the weights that they have when the budget is spent, on the same part: of those
 with at most so many parameters the one with the least measured error. Nothing is retrained, so the first table's
-retraining is not spent; a child that inherits has its ancestors' training, the others have {size.examples:,} examples.
-None: nothing is trained, or the record does not say.
+retraining is not spent; a child that inherits has its ancestors' training, that of *no search* the whole budget's, the
+others have {size.examples:,} examples. None: nothing is trained, or the record is of a version that did not look.
 
 | arm | {bounds} |
 {rule}|

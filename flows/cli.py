@@ -111,7 +111,7 @@ def show(name: str, home: HomeOption = HOME) -> None:
 @app.command()
 def lineage(
     name: str,
-    number: Annotated[int | None, typer.Argument(help="Candidate; the best one.")] = None,
+    number: Annotated[int | None, typer.Argument(help="Number of a candidate; without it the best one.")] = None,
     home: HomeOption = HOME,
 ) -> None:
     """Show a candidate's ancestors with their edits, and write the family tree as an HTML page."""
@@ -206,7 +206,8 @@ def export(
     name: str,
     to: Annotated[Path, typer.Option(help="Directory to make.")],
     number: Annotated[
-        int | None, typer.Argument(help="Candidate as the search left it; the champion, or else the best.")
+        int | None,
+        typer.Argument(help="Number of a candidate as the search left it; without it the champion, or the best."),
     ] = None,
     fold: Annotated[bool, typer.Option("--fold", help="Fold batch norms into the layers before them.")] = False,
     home: HomeOption = HOME,
@@ -245,7 +246,7 @@ def setup_automations(
     ] = None,
     hours: Annotated[float, typer.Option(help="A run that has not ended after so many hours is stuck.", min=0.01)] = 14,
 ) -> None:
-    """Have the Prefect server mark silent runs as crashed, and tell of failed and stuck ones."""
+    """Have the Prefect server mark silent runs as crashed and, with --notify, tell of failed and stuck ones."""
     from prefect.settings import get_current_settings
 
     from flows.automations import set_up
@@ -300,7 +301,7 @@ def _run(config: SearchConfig, home: Path) -> None:
 
 
 def main() -> None:
-    """Runs a command; what the user can mend is one line and exit code 2, what can be resumed exit code 75."""
+    """Runs a command; what the user can mend is one line and exit code 2, a full disk exit code 75."""
     try:
         _guarded(app)
     except SystemExit as end:

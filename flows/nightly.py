@@ -19,11 +19,12 @@ from pydantic import Field
 from flows.assembly import FREE, document, planned
 from flows.config import SearchConfig, stored
 from flows.hearing import heard, show
-from flows.home import BadInput, Home, redacted
+from flows.home import Home, redacted
 from flows.nights.morning import Morning, latest
 from flows.nights.record import Night, Nights, Outcome, recorded
 from flows.nights.succession import Succession, first, tonight, why
 from flows.retrain import retrain as train_finalists
+from flows.retrain import unrecorded
 from flows.search import search
 from search import Ledger, SearchError, SearchLocked
 
@@ -62,7 +63,8 @@ def nightly(
 ) -> State[dict[str, Any]]:
     """Goes on with a search, or begins it, until the night's budget is spent; then reports what changed.
 
-    Ends well, with nothing done, if another process runs the search or its night, or if it is finished.
+    Ends well if another process runs the search or its night, with nothing done, or if the search is finished. What an
+    earlier night left untrained of its finalists is trained, if that search is not the one that goes on.
 
     Args:
         config: of the search; its budget is that of the whole search, and none for no end.
@@ -86,12 +88,15 @@ def nightly(
             if chosen and chosen.name in place.names():
                 Ledger.open(place.search(chosen.name)).close()  # refused before there is a flow run that fails
         except SearchLocked as error:
-            return _nothing("Skipped", config.name, str(error))
+            return _idle("Skipped", config.name, f"Nothing was done: {error}")
+        note = ""
+        if retrain and before and before[-1].search != (chosen and chosen.name):
+            note = _retrained(before[-1].search, place)
         if chosen is None:
-            said = f"all {searches} searches are finished: give {_more(before)}"
-            if retrain:  # what a night that was cut off left to do
-                said += f"; {_retrained(succession.member(config, searches), place)}"
-            return _nothing("Rested", config.name, said)
+            if note:
+                _try_to_tell(place, config.name)  # of the champion
+            finished = f"No search went on: all {searches} are finished: give {_more(before)}"
+            return _idle("Rested", config.name, "; ".join(filter(None, (finished, note))))
         night, told = _night(chosen, nights, (seconds, candidates), retrain)
     facts = {"outcome": night.outcome, "search": night.search, "night": night.number, "note": night.note}
     data = {**facts, "headline": told.headline, "file": str(told.file), "tracked": told.tracked}
@@ -138,7 +143,7 @@ def _night(config: SearchConfig, nights: Nights, bounds: tuple[float, int | None
     try:
         result = search(config=config.model_copy(update={"budget": budget}), home=home.root)
         _restore(config, home)
-        note = _retrained(config, home) if retrain else ""
+        note = _retrained(config.name, home) if retrain else ""
     except BaseException as error:
         outcome: Outcome = "failed" if isinstance(error, Exception) else "stopped"
         night = nights.end(night, outcome, note=_line(error))
@@ -157,17 +162,15 @@ def _restore(config: SearchConfig, home: Home) -> None:
         Ledger.create(home.search(config.name), document(config, home), FREE).close()
 
 
-def _retrained(config: SearchConfig, home: Home) -> str:
-    """Trains from scratch what is missing of the finalists, and returns in words what was chosen and decided."""
+def _retrained(name: str, home: Home) -> str:
+    """Trains from scratch what is not on record of a search's finalists; says what came of it, if there was any."""
+    if not unrecorded(name, home):
+        return ""
     try:
-        _restore(config, home)  # with the settings of now, also where no search has gone on with them
-        result = train_finalists(name=config.name, home=home.root)
+        result = train_finalists(name=name, home=home.root)
         return f"{result['verdict']}; {result['decision']}"
-    except (
-        SearchLocked,
-        BadInput,
-    ) as error:  # somebody else trains them, or none can be trained: the night is none less
-        return f"finalists: {_line(error)}"
+    except SearchLocked as error:
+        return f"finalists: {error}"
 
 
 def _more(nights: Sequence[Night]) -> str:
@@ -177,9 +180,8 @@ def _more(nights: Sequence[Night]) -> str:
     return "a larger budget for the same search, or more searches for a successor"
 
 
-def _nothing(state: str, name: str, why: str) -> State[dict[str, Any]]:
-    """Returns the state of a night in which there was nothing to do, which is no failure."""
-    said = f"Nothing was done: {why}"
+def _idle(state: str, name: str, said: str) -> State[dict[str, Any]]:
+    """Returns the state of a night in which no search went on, which is no failure."""
     return Completed(name=state, message=said, data={"outcome": state.lower(), "search": name, "note": said})
 
 

@@ -22,7 +22,7 @@ from rich.text import Text
 from flows import assembly, hearing, terminal
 from flows.champions import evidence
 from flows.champions.champion import Decision, decide
-from flows.config import SearchConfig, validated
+from flows.config import SearchConfig, stored, validated
 from flows.finalists import finalists
 from flows.home import BadInput, Home
 from flows.search import THREADS, stop_children
@@ -96,15 +96,13 @@ def retrain(
     from flows.tracking import Tracker
 
     place, screen = Home(home), terminal.console()
-    directory = place.search(name)
-    with Ledger.read(directory) as ledger, Retrainings.read(directory / assembly.RETRAIN) as record:
-        config = configured(ledger.config, name, top, seeds, examples)
-        best = finalists(ledger, config.retrain.top, {one.number for one in record.recorded().values()})
-        genomes = ledger.candidates([evaluation.number for evaluation in best])
-    if not best:
-        raise BadInput(f"search {name} must have a candidate that was trained with success: it has none yet")
     with ExitStack() as stack:
-        record = stack.enter_context(Retrainings.open(directory / assembly.RETRAIN))
+        with Ledger.read(place.search(name)) as ledger:
+            record = stack.enter_context(Retrainings.open(place.search(name) / assembly.RETRAIN))
+            config = configured(ledger.config, name, top, seeds, examples)
+            best, genomes = chosen(ledger, record, config.retrain.top)
+        if not best:
+            raise BadInput(f"search {name} must have a candidate that was trained with success: it has none yet")
         evaluator = assembly.retrainer(config, place)
         _tidy(record, evaluator)
         stack.callback(stop_children, evaluator.pool)
@@ -137,6 +135,22 @@ def retrain(
         "verdict": f"{told}{'; as recorded before' if before else ''}",
         "tracked": tracked,
     }
+
+
+def unrecorded(name: str, home: Home) -> list[Job]:
+    """Returns those trainings of a search's finalists, as it is configured, of which nothing is on record."""
+    directory = home.search(name)
+    with Ledger.read(directory) as ledger, Retrainings.read(directory / assembly.RETRAIN) as record:
+        config, done = stored(ledger), record.recorded()
+        best, genomes = chosen(ledger, record, config.retrain.top)
+    jobs = wanted(config, assembly.retrainer(config, home), [genomes[evaluation.number] for evaluation in best])
+    return [job for job in jobs if job.key not in done]
+
+
+def chosen(ledger: Ledger, record: Retrainings, top: int) -> tuple[list[Evaluation], dict[int, Candidate]]:
+    """Returns the finalists, the best one first, and their candidates by number."""
+    best = finalists(ledger, top, {one.number for one in record.recorded().values()})
+    return best, ledger.candidates([evaluation.number for evaluation in best])
 
 
 def configured(

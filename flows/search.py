@@ -94,7 +94,7 @@ def search(
         name: of the search, instead of the configuration's.
         seed: of every random choice, instead of the configuration's.
         seconds: bound of the whole search's wall clock, instead of the configuration's.
-        slots: where children are trained, instead of the configuration's: cpu:N, cuda:N, or cuda:N@0,1.
+        slots: where children are trained, instead of the configuration's: cpu:N, cuda:N, cuda:N@0,1, ray:N@HOST:PORT.
     """
     from flows.tracking import Tracker
 

@@ -25,7 +25,8 @@ class Spent:
         evaluations: told, failures and twins included.
         failures: told, and not `ok`.
         examples: shown in training, repeats counted.
-        train_seconds: of processor time, of all children together, attempts that were repeated among them.
+        train_seconds: of processor time, of all children together, attempts that were repeated among them, but not what
+            was cut off by a crash or by the loss of a node.
         elapsed_seconds: of wall clock while the search ran, over all its sessions.
     """
 

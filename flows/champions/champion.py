@@ -138,9 +138,8 @@ def decide(
         before = stored(record, places.champion)
         present = known(record, places.champion, before.challenger)
         limits = {name: min(most, before.limits[name]) for name, most in limits.items()}
-    taken = [(one.number, one.setting) for key, one in record.recorded().items() if key in places.withdrawn]
-    withdrawn = (chosen.number, chosen.setting) in taken  # whichever of its seeds came out best this time
-    decision = judged(finalists, present, images, limits, withdrawn=withdrawn)
+    withdrawn = chosen.number in {one.number for key, one in record.recorded().items() if key in places.withdrawn}
+    decision = judged(finalists, present, images, limits, withdrawn=withdrawn)  # with whatever seed or schedule
     record.decide(chosen.key, "promoted" if decision.outcome == "promoted" else "refused", asdict(decision))
     return decision
 

@@ -128,11 +128,20 @@ class Nights:
 def recorded(home: Home, name: str) -> list[Night]:
     """Returns the nights of a schedule, the first one first; none if there was none.
 
+    The directory may have been renamed since, or be a copy: its nights are of the search that has its name now.
+
     Raises:
         BadInput: a file is damaged.
     """
-    nights = [_read(file) for file in sorted((home.search(name) / NIGHTS).glob("night-*.json"))]
-    return sorted(nights, key=lambda night: night.number)
+    files = sorted((home.search(name) / NIGHTS).glob("night-*.json"))
+    nights = sorted(map(_read, files), key=lambda night: night.number)
+    began = nights[0].search if nights else name
+    if began == name or began.startswith(f"{name}-"):
+        return nights
+    return [
+        replace(night, search=name + night.search.removeprefix(began)) if night.search.startswith(began) else night
+        for night in nights
+    ]
 
 
 def path(directory: Path, number: int, suffix: str = "json") -> Path:

@@ -71,7 +71,7 @@ def test_without_a_champion_it_says_what_to_do(
     assert "there is no search other" in capsys.readouterr().err
 
 
-def test_no_password_is_shown(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_password_is_shown(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     crowned(home, 0)
     place = Home(home).tracking_uri.replace("sqlite:", "sqlite://user:hush@")
     tracker = Tracker(Home(home), "tiny", None, {})

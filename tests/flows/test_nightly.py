@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 
-from flows.assembly import RETRAIN
 from flows.home import BadInput, Home
 from flows.nights.record import NIGHTS, Nights, recorded
-from search import INFRASTRUCTURAL, Ledger, Retrainings, SearchLocked
+from search import INFRASTRUCTURAL, Ledger, SearchLocked
 from tests.flows.conftest import config, shown
 from tests.flows.test_cli import run
 from tests.flows.test_kill import told, workers
@@ -264,50 +263,17 @@ def test_a_night_that_fails_is_recorded_and_the_next_one_goes_on(prefect_server:
         assert ledger.spent().evaluations == 4
 
 
-def test_new_finalists_are_retrained_at_the_end_of_a_night_and_known_ones_are_not(
-    prefect_server: None, home: Path
-) -> None:
-    from flows.nightly import nightly
+def test_nights_follow_a_directory_that_is_renamed(two: Path, tmp_path: Path) -> None:
+    from flows.nightly import nightly, report
 
-    few = {"top": 1, "seeds": 1, "fidelity": {"examples": 256}}
-    settings = config(budget={"candidates": 3}, retrain=few)
-    result = nightly(settings, candidates=3, retrain=True, home=home)
-    assert result["note"].startswith("Chosen: child")
-    assert "Champion: child" in result["note"]
-    assert "Champion: child" in Path(result["file"]).read_text().split("## Champion")[1]
-    with Retrainings.read(home / "tiny" / RETRAIN) as record:
-        known = record.recorded()
-    assert len(known) == 1
-    again = nightly(config(budget={}, retrain=few), seconds=0.001, retrain=True, home=home)  # too short for a child
-    assert "Champion: child" in again["note"]
-    with Retrainings.read(home / "tiny" / RETRAIN) as record:
-        assert record.recorded() == known
-    settings = config(budget={"candidates": 9}, retrain={**few, "top": 100})
-    with Retrainings.open(home / "tiny" / RETRAIN):  # somebody retrains by hand
-        result = nightly(settings, candidates=1, retrain=True, home=home)
-    assert (result["outcome"], "one process at a time" in result["note"]) == ("went on", True)
-
-
-def test_trainings_that_a_night_did_not_end_are_ended_by_the_next_one_also_when_the_search_is_finished(
-    prefect_server: None, home: Path
-) -> None:
-    from flows.nightly import nightly
-
-    few = {"top": 1, "seeds": 2, "fidelity": {"examples": 256}}
-    settings = config(budget={"candidates": 2}, retrain=few)
-    nightly(settings, candidates=2, retrain=True, home=home)
-    record = home / "tiny" / RETRAIN
-    with Retrainings.read(record) as all_of_it:
-        whole = all_of_it.recorded()
-    shutil.rmtree(record)
-    once = config(budget={"candidates": 2}, retrain={**few, "seeds": 1})
-    assert nightly(once, retrain=True, home=home)["outcome"] == "rested"
-    with Retrainings.read(record) as half:
-        assert len(half.recorded()) == 1  # as if it had been killed after the first one
-    result = nightly(settings, retrain=True, home=home)
-    assert (result["outcome"], "Chosen: child" in result["note"]) == ("rested", True)
-    with Retrainings.read(record) as now:
-        assert now.recorded().keys() == whole.keys()
+    home = Path(shutil.copytree(two, tmp_path / "home"))
+    shutil.move(home / "tiny", home / "moved")
+    assert report("moved", home)["headline"] == headline(two, 2).replace("tiny", "moved")
+    result = nightly(config(name="moved", budget={}), candidates=1, home=home)
+    assert (result["search"], result["night"]) == ("moved", 3)
+    text = Path(result["file"]).read_text()
+    assert "tiny" not in text
+    assert "Night 3 of moved" in text
 
 
 def test_a_search_that_another_process_takes_during_the_night_is_a_failure_and_none_that_was_skipped(

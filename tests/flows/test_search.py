@@ -122,21 +122,22 @@ def test_a_finished_search_resumed_does_nothing(finished: Path) -> None:
 
 
 def test_a_copied_directory_is_a_search_of_its_own_under_its_new_name(
-    finished: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(finished / "tiny", home / "copy")
-    words = ("--home", str(home))
+    before = shown(Home(finished), "tiny", None)
+    shutil.copytree(finished / "tiny", finished / "copy")
+    words = ("--home", str(finished))
     assert run(monkeypatch, "resume", "copy", "--candidates", "8", *words) == 0
-    with Ledger.read(home / "copy") as ledger:
+    with Ledger.read(finished / "copy") as ledger:
         assert (ledger.config["name"], ledger.spent().evaluations) == ("copy", 8)
-    assert len(shown(Home(home), "copy", None)) == 8
-    shutil.rmtree(home / "mlflow-artifacts")
-    shutil.move(home / "copy", home / "moved")
+    assert len(shown(Home(finished), "copy", None)) == 8
+    shutil.move(finished / "copy", finished / "moved")
     assert run(monkeypatch, "verify", "moved", *words) == 0
     assert run(monkeypatch, "export", "moved", "0", "--to", str(tmp_path / "files"), *words) == 0
     assert run(monkeypatch, "sync", "moved", *words) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "MLflow holds what the ledger holds"
-    assert len(shown(Home(home), "moved", None)) == 8
+    assert len(shown(Home(finished), "moved", None)) == 8
+    assert shown(Home(finished), "tiny", None) == before
 
 
 def test_a_finished_search_goes_on_with_a_larger_budget_and_is_shown_once(prefect_server: None, home: Path) -> None:
