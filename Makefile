@@ -12,8 +12,8 @@ search: $(INSTALLED)  ## a real search on digits: two minutes on two cores
 test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 
-test-slow: $(INSTALLED)  ## the others: kills, real servers, a cluster, the demonstration
-	$(BIN)/pytest -q -n 2 --dist loadfile -m slow
+test-slow: $(INSTALLED)  ## the others: kills, real servers, a cluster, the demonstration; they wait more than they work
+	$(BIN)/pytest -q -n 4 --dist loadfile -m slow
 
 check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 from rich.text import Text
 
-from flows import assembly, hearing, terminal
+from flows import assembly, hearing, report, terminal
 from flows.champions import evidence
 from flows.champions.champion import Decision, decide
 from flows.config import SearchConfig, stored, validated
@@ -98,11 +98,11 @@ def retrain(
     place, screen = Home(home), terminal.console()
     with ExitStack() as stack:
         with Ledger.read(place.search(name)) as ledger:
-            record = stack.enter_context(Retrainings.open(place.search(name) / assembly.RETRAIN))
             config = configured(ledger.config, name, top, seeds, examples)
+            if not report.best(ledger):
+                raise BadInput(f"search {name} must have a candidate that was trained with success: it has none yet")
+            record = stack.enter_context(Retrainings.open(place.search(name) / assembly.RETRAIN))
             best, genomes = chosen(ledger, record, config.retrain.top)
-        if not best:
-            raise BadInput(f"search {name} must have a candidate that was trained with success: it has none yet")
         evaluator = assembly.retrainer(config, place)
         _tidy(record, evaluator)
         stack.callback(stop_children, evaluator.pool)
