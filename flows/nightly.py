@@ -89,9 +89,9 @@ def nightly(
                 Ledger.open(place.search(chosen.name)).close()  # refused before there is a flow run that fails
         except SearchLocked as error:
             return _idle("Skipped", config.name, f"Nothing was done: {error}")
-        note = ""
-        if retrain and before and before[-1].search != (chosen and chosen.name):
-            note = _retrained(before[-1].search, place)
+        last = before[-1].search if before else config.name
+        owing = retrain and last != (chosen and chosen.name) and last in place.names()
+        note = _retrained(last, place) if owing else ""
         if chosen is None:
             if note:
                 _try_to_tell(place, config.name)  # of the champion
