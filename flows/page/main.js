@@ -9,7 +9,7 @@ function header() {
   const failed = members.filter((m) => m.failed).length;
   const twins = members.filter((m) => m.twin !== null).length;
   const total = (name) => members.reduce((sum, m) => sum + (m[name] || 0), 0);
-  const remarks = [failed ? `${failed.toLocaleString('en')} failed` : null, twins ? `${twins.toLocaleString('en')} duplicate${twins > 1 ? 's' : ''}` : null];
+  const remarks = [failed ? `${failed.toLocaleString('en')} failed` : null, twins ? `${twins.toLocaleString('en')} twin${twins > 1 ? 's' : ''}` : null];
   const facts = [
     ['Best error', best ? show.error(best.error) : '\u2013', best ? `candidate ${best.number}` : 'none is trained yet'],
     ['Parameters', show.count(best && best.parameters)],

@@ -53,7 +53,7 @@ function badges(m) {
     m.founder ? badge('founder') : badge(`generation ${m.depth}`),
     m.control ? badge('no-op control') : null,
     has(m.promotes) ? badge(`promotes ${m.promotes}`) : null,
-    m.twin !== null ? badge(`duplicate of ${m.twin}`) : null,
+    m.twin !== null ? badge(`twin of ${m.twin}`) : null,
   ].filter(has);
 }
 

@@ -4,7 +4,7 @@ const ROW = 34;
 const sorting = { name: 'error', down: false };
 const columns = [
   ['number', '#', (m) => m.number],
-  ['status', 'Status', (m) => (m.twin !== null ? `duplicate of ${m.twin}` : m.status === 'ok' ? 'trained' : show.status(m)), true],
+  ['status', 'Status', (m) => (m.twin !== null ? `twin of ${m.twin}` : m.status === 'ok' ? 'trained' : show.status(m)), true],
   ['error', 'Error', (m) => show.error(m.error)],
   ['gain', 'Gain', (m) => show.gain(m.gain)],
   ['parameters', 'Parameters', (m) => show.count(m.parameters)],
