@@ -219,11 +219,11 @@ class Ledger(View):
         self._db.execute("INSERT INTO attempt (number, started) VALUES (?, ?)", (number, time.time()))
 
     def _ended(self, evaluation: Evaluation) -> None:
-        ended = (evaluation.status, evaluation.reason, evaluation.slot)
+        ended = (evaluation.status, evaluation.reason, evaluation.slot, evaluation.cost.get("seconds"), time.time())
         self._db.execute(
             "UPDATE attempt SET outcome = ?, reason = ?, slot = ?, seconds = ?, ended = ? "
             "WHERE number = ? AND outcome IS NULL",
-            (*ended, evaluation.cost.get("seconds"), time.time(), evaluation.number),
+            (*ended, evaluation.number),
         )
 
     @contextmanager

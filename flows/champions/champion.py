@@ -138,8 +138,9 @@ def decide(
         before = stored(record, places.champion)
         present = known(record, places.champion, before.challenger)
         limits = {name: min(most, before.limits[name]) for name, most in limits.items()}
+    # a network stays withdrawn whatever the seed or the schedule
     withdrawn = chosen.number in {one.number for key, one in record.recorded().items() if key in places.withdrawn}
-    decision = judged(finalists, present, images, limits, withdrawn=withdrawn)  # with whatever seed or schedule
+    decision = judged(finalists, present, images, limits, withdrawn=withdrawn)
     record.decide(chosen.key, "promoted" if decision.outcome == "promoted" else "refused", asdict(decision))
     return decision
 

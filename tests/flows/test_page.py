@@ -241,7 +241,9 @@ def test_the_keyboard_compares_too(tab: Browser, file: Path, folk: Family) -> No
     shown(tab, file, f"#tree/{child}", str(child))
     tab.value("document.querySelector('#canvas').focus()")
     tab.press("ArrowLeft", shift=True)
-    tab.wait(f"document.body.dataset.panel === '{child}~{folk[0][child].parents[0]}'")
+    pair = f"{child}~{folk[0][child].parents[0]}"
+    tab.wait(f"document.body.dataset.panel === '{pair}'")
+    assert tab.value("document.body.dataset.panel") == pair
 
 
 @pytest.mark.parametrize("until", [1, 12, 60, 240])
@@ -284,6 +286,7 @@ def test_the_play_button_runs_through_the_front_and_stops_at_the_end(tab: Browse
     tab.wait(
         "document.querySelector('#play').title === 'Play' && Number(document.querySelector('#until').value) === 240"
     )
+    assert tab.value("document.querySelector('#until').value") == "240"
 
 
 def test_what_edits_were_worth_is_what_the_report_says(tab: Browser, file: Path, folk: Family) -> None:
