@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
@@ -100,8 +100,7 @@ def children(
     Returns:
         the fields of a `Timed`.
     """
-    if not graph:
-        training.trainer.evaluate = launched
+    training.trainer.evaluate = replayed if graph else launched
     rehearsed = [Slot(f"cpu:{number}", warm=True) for number in range(slots)]
     pool = Pool(cuda_slots([0], slots) if torch.cuda.is_available() else rehearsed)
     store, scratch = WeightStore(Path(place) / "weights"), Path(place) / "results"
@@ -144,6 +143,13 @@ def without_graphs() -> Iterator[None]:
         yield
     finally:
         captured.LEAST = before
+
+
+def replayed(*given: Any) -> dict[str, Any]:
+    """Evaluates as `training.child.evaluate`, and fails if a step could not be captured."""
+    value = evaluate(*given)
+    assert not captured.BROKEN, "no graph was measured"
+    return value
 
 
 def launched(*given: Any) -> dict[str, Any]:
@@ -202,10 +208,10 @@ class Bench:
         def work() -> None:
             self.train(network, recipe(batch), examples, seed)
 
-        if graph:
-            return self.timed(work), error(network, *self.judge, self.normal)
-        with without_graphs():
-            return self.timed(work), error(network, *self.judge, self.normal)
+        with nullcontext() if graph else without_graphs():
+            found = self.timed(work), error(network, *self.judge, self.normal)
+        assert not captured.BROKEN, "no graph was measured"
+        return found
 
     def train(self, network: nn.Module, how: Recipe, examples: int, seed: int) -> None:
         """Trains as the project does."""

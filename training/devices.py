@@ -24,6 +24,7 @@ def claim(name: str, share: float) -> torch.device:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT_BYTES / total, 0.0), device)
         torch.backends.cudnn.benchmark = False  # its choice depends on the load, and costs a search for each shape
+        torch.backends.cudnn.allow_tf32 = False  # else convolutions in float32 have 10 bits of its 23
         torch.use_deterministic_algorithms(True, warn_only=True)
         # as part of that each tensor is filled before it is written, by one more kernel, in case that somebody reads it
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

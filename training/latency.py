@@ -50,7 +50,8 @@ def latency(
         network: takes images `[N, C, H, W]`; it is moved to the device and stays there.
         shape: of an image, `[C, H, W]`.
         settings: how often, and on how many images.
-        device: CPU or CUDA; on CUDA the device's own clock is read, between synchronisations.
+        device: CPU or CUDA; on CUDA the device's own clock is read, between synchronisations, so that waiting for
+            launches counts, which is most of a small network's time.
     """
     generator = torch.Generator().manual_seed(SEED)
     subjects = [(network, shape), (reference(), REFERENCE_SHAPE)]

@@ -46,7 +46,11 @@ NO_MEMORY = (  # outside of torch's allocator of a device: of its context, of it
     "can't allocate memory",
     "CUDA error: out of memory",
     "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
 )
+# Of a device, or of a lack of memory that torch does not tell as such: no fault of the network that was tried there.
+FAULTS = ("unable to find an engine", "cudaGetDeviceCount")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -131,6 +135,9 @@ def failure(error: BaseException) -> tuple[Status, str]:
     short = isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_MEMORY)
     if short or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return "out_of_memory", words
+    broken = isinstance(error, torch.AcceleratorError | torch.cuda.DeferredCudaCallError)
+    if broken or any(sign in str(error) for sign in FAULTS):
+        return "lost", words
     if isinstance(error, OSError | DiskFull | CorruptWeights | DataError):
         return "io_error", f"disk full: {words}" if full else words
     if isinstance(error, NonFinite):

@@ -108,7 +108,11 @@ def test_a_graph_trains_as_launched_steps_do(
 
 @pytest.mark.parametrize("genome", COVERING, ids=range(len(COVERING)))
 def test_every_operation_is_captured(
-    genome: Genome, graphs: list[Graph | None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    genome: Genome,
+    graphs: list[Graph | None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    repeatable: None,
 ) -> None:
     monkeypatch.setattr(captured, "LEAST", 1)
     gentle = replace(ALL, batch_size=16, learning_rate=0.001)
