@@ -4,16 +4,14 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export OMP_NUM_THREADS := 1
 
-.PHONY: search test test-slow check demo install bench clean
+.PHONY: search test check demo install bench clean
 
 search: $(INSTALLED)  ## a real search on digits: two minutes on two cores
 	$(BIN)/morphogen search
 
-test: $(INSTALLED)  ## all tests but the slow ones
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
-
-test-slow: $(INSTALLED)  ## the others: kills, real servers, a cluster, the demonstration; they wait more than they work
-	$(BIN)/pytest -q -n 4 --dist loadfile -m slow
+# three at a time on two cores, since some wait; the files that wait longest begin
+test: $(INSTALLED)  ## all tests but the slow ones; with SLOW=1 those too: kills, real servers, a cluster, the demonstration
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(if $(SLOW),,-m "not slow")
 
 check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
