@@ -31,7 +31,7 @@ from training import DataSpec, Prepared, Recipe, Trainer
 from training.retraining import Part, judge, retrain
 
 OPTUNA = "Optuna's NSGA-II"
-ARMS = ("inherited", "from scratch", "random", "largest", "no search", OPTUNA)
+ARMS = ("inherited", "from scratch", "random", "largest", "starter", "no search", OPTUNA)
 DRAWN = 500  # members of the space, of which the largest is taken
 SECOND: Part = "second_validation"
 
@@ -238,6 +238,12 @@ def largest(job: Job) -> Found:
     return Found(first(by_size, job.size))
 
 
+def starter(job: Job) -> Found:
+    """Returns the first starter under each bound that it fits; nothing is trained."""
+    genome = job.space.starters()[0]
+    return Found(first([(cost(genome).parameters, genome)], job.size))
+
+
 def first(genomes: Sequence[tuple[float, Genome]], size: Size) -> dict[int, list[Genome]]:
     """Returns, of networks with their parameters, the first few different ones under each bound that has any."""
     fitting = {bound: [genome for count, genome in genomes if count <= bound] for bound in size.bounds}
@@ -297,13 +303,14 @@ def unsearched(job: Job) -> tuple[Found, list[dict[str, Any]]]:
         RuntimeError: a segment failed, or the judgement.
         TimeUp: before all segments were trained.
     """
-    genome, trainer, file = job.space.starters()[0], job.trainer("search", job.seed), job.directory / "segments.jsonl"
+    finalists = starter(job).finalists
+    bounds, genome = list(finalists), next(iter(finalists.values()))[0]
+    trainer, file = job.trainer("search", job.seed), job.directory / "segments.jsonl"
     while len(done := kept(file)) <= job.size.segments:
         job.left()
         keep(file, trained(trainer, genome, done, planned(done, job.size.budget, job.size.segments, job.size.examples)))
-    bounds, weights = [bound for bound in job.size.bounds if cost(genome).parameters <= bound], done[-1].weights
-    left = dict.fromkeys(bounds, weights)
-    found = Found({bound: [genome] for bound in bounds}, left, sum(one.seconds for one in done), 1)
+    weights = done[-1].weights
+    found = Found(finalists, dict.fromkeys(bounds, weights), sum(one.seconds for one in done), 1)
     return found, [pick(genome, bounds, [second(job, weights)], 0.0)]
 
 
@@ -330,7 +337,7 @@ def measured(job: Job) -> dict[str, Any]:
     if job.arm == "no search":
         found, picks = unsearched(job)
     else:
-        found = largest(job) if job.arm == "largest" else searched(job)
+        found = {"largest": largest, "starter": starter}.get(job.arm, searched)(job)
         picks = list(retrained(job, found))
     retraining = sum(one["seconds"] for one in picks)
     judged_once = {weights: second(job, weights) for weights in set(found.left.values())}

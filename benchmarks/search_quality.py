@@ -1,10 +1,11 @@
 """Whether inherited evolution finds better networks than its controls, at equal processor seconds (B4).
 
 Arms: NSGA-II as the product runs it, whose children inherit; the same with every child trained from fresh weights;
-random search; the largest of many random members, for which nothing is trained; the first starter, trained for all of
-the budget in one schedule; Optuna's NSGA-II on the chains of the space. Of an arm's finalists under each of several
-bounds of parameters, each trained from scratch by one recipe and schedule, the one with the least validation error is
-chosen; it is trained anew and judged on the second validation part. The test part is not read.
+random search; the largest of many random members, for which nothing is trained; the first starter, trained as what the
+others find is; the same, trained for all of the budget in one schedule; Optuna's NSGA-II on the chains of the space. Of
+an arm's finalists under each of several bounds of parameters, each trained from scratch by one recipe and schedule, the
+one with the least validation error is chosen; it is trained anew and judged on the second validation part. The test
+part is not read.
 
 A run writes docs/search_quality.md with what is measured so far. It can be stopped at any moment: what is measured is
 kept in docs/search_quality.jsonl, and the next run goes on from there; remove it when the search has changed. Optuna is
@@ -248,6 +249,7 @@ is in [the records](search_quality.jsonl).
 - *from scratch*: the same, but each child begins with fresh weights; no-op controls are left out.
 - *random*: random search with the product's settings.
 - *largest*: of {DRAWN} random members the one with the most parameters; nothing is trained before the retraining.
+- *starter*: the first starter under every bound: what retraining alone gives.
 - *no search*: the first starter, trained in one schedule that costs the whole budget. It is not retrained, so that its
   training is far longer than the retraining of the others: it shows what the budget buys where nobody searches.
 - *{OPTUNA}*: on the chains of the space (width, stages, blocks of each, kernel, stride, separable), with its own
