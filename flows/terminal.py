@@ -17,6 +17,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from flows import report
+from flows.finalists import finalists
 from flows.payoff import payoffs
 from morphism import Certificate
 from search import Budget, Candidate, Evaluation, Ledger, Progress
@@ -148,17 +149,22 @@ def _origin(candidate: Candidate) -> str:
     return f"{parents}: {report.edits(candidate)}" if parents and new else report.edits(candidate)
 
 
+def _named(evaluation: Evaluation) -> str:
+    facts = evaluation.objectives
+    sizes = f"{facts['parameters']:,.0f} parameters, {facts['macs']:,.0f} MACs"
+    return f"child {evaluation.number}, error {facts['error']:.4f}, {sizes}"
+
+
 def summary(ledger: Ledger, screen: Console) -> None:
     """Prints best, front, spent, failures and the gains over the no-op control."""
     evaluations, spent, winner, front = ledger.evaluations(), ledger.spent(), report.best(ledger), report.front(ledger)
     candidates = ledger.candidates()  # read last: a search that runs asks before it tells
     if winner:
-        screen.print(evaluations_table(front, candidates, "Pareto front", report.judgements(ledger)))
-        facts = winner.objectives
-        screen.print(
-            f"Best: child {winner.number}, error {facts['error']:.4f}, {facts['parameters']:,.0f} parameters, "
-            f"{facts['macs']:,.0f} MACs"
-        )
+        first, judged = finalists(ledger, 1)[0], report.judgements(ledger)
+        screen.print(evaluations_table(front, candidates, "Pareto front", judged))
+        screen.print(f"Best: {_named(winner)}")
+        if judged and first.number != winner.number:
+            screen.print(f"First finalist: {_named(first)}, error as judged {judged[first.number]:.4f}")
     screen.print(
         f"Spent: {spent.elapsed_seconds:.0f} s, {spent.evaluations} of {spent.candidates} children, "
         f"{spent.examples:,.0f} examples, {spent.train_seconds:.0f} s of training"

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows import report, terminal
+from flows.finalists import finalists
 from flows.payoff import payoffs
 from search import Budget, Candidate, Evaluation, Ledger, Progress, Spent
 from tests.flows.families import edit_of, genome_of, kin, random, recorded
@@ -59,11 +60,18 @@ def test_a_summary_shows_what_selection_saw(tmp_path: Path) -> None:
     recorded(tmp_path / "s", *kin(60), {"strategy": {"judgement": "corrected"}})
     with Ledger.read(tmp_path / "s") as ledger:
         seen, front = report.judgements(ledger), report.front(ledger)
-    rows = [line for line in summary(tmp_path / "s").splitlines() if line.startswith("│")]
+        best, first = report.best(ledger), finalists(ledger, 1)[0]
+    text = summary(tmp_path / "s")
+    assert best is not None
+    assert best.number != first.number
+    assert f"First finalist: child {first.number}, error {first.objectives['error']:.4f}" in text
+    assert f"error as judged {seen[first.number]:.4f}" in text
+    rows = [line for line in text.splitlines() if line.startswith("│")]
     for one in front:
         assert any(f" {one.number} " in row and f"{seen[one.number]:.4f}" in row for row in rows)
     recorded(tmp_path / "raw", *kin(60))
-    assert "as judged" not in summary(tmp_path / "raw")
+    assert "judged" not in summary(tmp_path / "raw")
+    assert "First finalist" not in summary(tmp_path / "raw")
 
 
 def test_a_search_that_has_only_begun_has_a_summary(tmp_path: Path) -> None:
