@@ -20,10 +20,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from search import Evaluation
 
 Judging = Literal["raw", "corrected"]
+Numbers = npt.NDArray[np.float64]
 LEAST = 16  # results: fewer say nothing of a trend
 GROWTH = 1.1  # as many times more results as at the last regression are worth another one
 RIDGE = 2.0  # results' worth of evidence that a feature, in units of its deviation, means nothing
@@ -81,8 +83,10 @@ class Judgement:
         row = self.rows.get(evaluation.number) or self._repeated(evaluation)
         if not self.fitted or not row:
             return evaluation.objectives
-        unusual = math.log(FLOOR + evaluation.objectives["error"]) - self._usual(row)
-        judged = math.exp(self._usual({**row, **self.equal}) + SHARE * unusual) - FLOOR
+        usual = self._usual(row)
+        unusual = math.log(FLOOR + evaluation.objectives["error"]) - usual
+        moved = sum(self.slopes[name] * (value - row[name]) for name, value in self.equal.items())
+        judged = math.exp(usual + moved + SHARE * unusual) - FLOOR
         return {**evaluation.objectives, "error": round(judged, DIGITS)}
 
     def _repeated(self, evaluation: Evaluation) -> dict[str, float]:
@@ -105,10 +109,10 @@ class Judgement:
         rows = list(self.rows.values())
         heirs, founders = ([row for row in rows if row[SCRATCH] == start] for start in (0, 1))
         self.equal = _middle(heirs or founders)
+        names, table = _table(rows)
         for without in ((), (AGE,), (AGE, SCRATCH)):
-            self.slopes, self.base = _regression(
-                [row | dict.fromkeys(without, 0.0) for row in rows], self.errors, self.again
-            )
+            table[:, [names.index(name) for name in without]] = 0.0
+            self.slopes, self.base = _regression(names, table, np.array(self.errors), self.again)
             harm = self._usual(self.equal) - self._usual(_middle(founders or heirs))
             if max(harm, self.slopes[AGE]) <= 0:
                 break
@@ -138,21 +142,27 @@ def _row(evaluation: Evaluation) -> dict[str, float]:
     return {**evaluation.features, AGE: math.log1p(lineage), SCRATCH: float(lineage <= shown)}
 
 
-def _regression(
-    rows: Sequence[Mapping[str, float]], values: Sequence[float], again: Sequence[tuple[int, int]]
-) -> tuple[dict[str, float], float]:
-    """Returns the slopes, by name, and the base of a ridge regression on standardised variables.
+def _table(rows: Sequence[Mapping[str, float]]) -> tuple[list[str], Numbers]:
+    """Returns the variables' names and their values, `[results, variables]`.
 
-    The differences within the pairs in `again` are rows of their own, with the weight of `AGAIN` results. Where results
-    without features are among them, those of an earlier version, features are left out.
+    Where results without features are among them, those of an earlier version, features are left out.
     """
     least = min(rows, key=len)
     names = sorted(least if least.keys() == {AGE, SCRATCH} else set().union(*rows))
-    table = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+    return names, np.array([[row.get(name, 0.0) for name in names] for row in rows])
+
+
+def _regression(
+    names: Sequence[str], table: Numbers, errors: Numbers, again: Sequence[tuple[int, int]]
+) -> tuple[dict[str, float], float]:
+    """Returns the slopes, by name, and the base of a ridge regression on standardised variables.
+
+    The differences within the pairs in `again` are rows of their own, with the weight of `AGAIN` results.
+    """
     mean, deviation = table.mean(0), table.std(0)
     used = deviation > 1e-9
     scaled = (table[:, used] - mean[used]) / deviation[used]
-    errors, level = np.array(values), float(np.mean(values))
+    level = float(errors.mean())
     before, after = np.array(again, dtype=int).reshape(-1, 2).T
     apart, gained = scaled[after] - scaled[before], errors[after] - errors[before]
     doubts = np.array([SURE if name in (AGE, SCRATCH) else RIDGE for name in names])

@@ -56,6 +56,8 @@ class Population:
         self.judgement = Judgement(judgement)
         self.known: dict[int, Candidate] = {}
         self.past = Past()
+        self._judged: dict[int, Individual] = {}  # by number, as of the regression on so many results
+        self._regressed = 0
         self._founders = 0
         self._children: Counter[int] = Counter()
         self._seen: defaultdict[float, Seen] = defaultdict(Seen)  # by age of training
@@ -114,10 +116,20 @@ class Population:
         return individual(candidate, evaluation, self.objectives)
 
     def judged(self, members: Iterable[Individual]) -> list[Individual]:
-        """Returns the members as selection sees them now: each result can change what all the others are worth."""
+        """Returns the members as selection sees them now: each regression changes what all of them are worth."""
         if self.judgement.kind == "raw":
             return list(members)
-        return [rejudged(one, self.judgement.objectives(one.evaluation), self.objectives) for one in members]
+        if self._regressed != self.judgement.fitted:
+            self._regressed = self.judgement.fitted
+            self._judged.clear()
+        return [self._seen_as(member) for member in members]
+
+    def _seen_as(self, member: Individual) -> Individual:
+        """Returns a member as selection sees it by the last regression."""
+        if member.number not in self._judged:
+            objectives = self.judgement.objectives(member.evaluation)
+            self._judged[member.number] = rejudged(member, objectives, self.objectives)
+        return self._judged[member.number]
 
     def _propose(self, candidate: Candidate, age: float = 0.0) -> Candidate:
         """Takes note of a proposal: all that changes here changes now, so that a replay needs nothing else."""

@@ -25,6 +25,7 @@ from genomes.operations import (
     Select,
     Slice,
 )
+from genomes.stored import Stored
 
 MAX_TERMS = 64  # of a flattened sum; sums that read shared sums twice would double with each level
 MAX_STEPS = 20_000  # of the exact comparison
@@ -112,13 +113,14 @@ def fingerprint(genome: Genome) -> str:
     Directed Weisfeiler-Lehman on the canonical graph, with ports on the edges: one sweep down the graph colours each
     node by the whole computation above it. Where two nodes compute the same, such as two layers that look alike, one
     sweep up colours each by all that reads it too. Equal graphs have equal fingerprints; where fingerprints are equal,
-    `equivalent` decides.
+    `equivalent` decides. That of a stored genome may have been kept with it, and then it is not looked into.
     Source: Shervashidze et al. 2011, Weisfeiler-Lehman graph kernels, section 2; two sweeps in place of rounds: ours.
 
     Raises:
         InvalidGenome: the genome does not expand.
     """
-    return _hash(*sorted(_colours(canonical(genome)).values())).hex()
+    kept = genome.fingerprint if isinstance(genome, Stored) else ""
+    return kept or _hash(*sorted(_colours(canonical(genome)).values())).hex()
 
 
 def _colours(graph: Expansion) -> dict[str, bytes]:

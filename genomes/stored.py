@@ -21,9 +21,12 @@ class Stored(Genome):
         InvalidGenome: on the first look: what was stored is no genome, or not as `Genome.to_json` writes it.
     """
 
-    def __init__(self, data: bytes) -> None:
-        """Takes what `Genome.to_json` wrote."""
+    fingerprint: str
+
+    def __init__(self, data: bytes, fingerprint: str = "") -> None:
+        """Takes what `Genome.to_json` wrote, and what `fingerprint` said of it, if that was kept."""
         object.__setattr__(self, "_data", data)
+        object.__setattr__(self, "fingerprint", fingerprint)
 
     @cached_property
     def _read(self) -> Genome:

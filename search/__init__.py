@@ -14,7 +14,7 @@ from search.errors import (
 )
 from search.front import non_dominated
 from search.ledger import Ledger
-from search.loop import Budget, Dispatch, Done, Progress, drive, twin_key
+from search.loop import Budget, Dispatch, Done, Progress, drive
 from search.past import Mindful, Past, remind
 from search.promotions import Holders, Promotion
 from search.protocol import (
@@ -28,6 +28,7 @@ from search.protocol import (
     Strategy,
     proposals,
 )
+from search.records import twin_key
 from search.retrainings import Reading, Retraining, Retrainings
 from search.view import Event, Spent
 from search.weights import WeightStore

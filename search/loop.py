@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import queue
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
-from genomes import InvalidGenome, equivalent, fingerprint
+from genomes import InvalidGenome, equivalent
 from search import records
 from search.errors import ContractBroken, DiskFull, ReplayDiverged, SearchError
 from search.files import room
@@ -137,17 +136,6 @@ def drive(
         return _Loop(strategy, dispatch, ledger, budget, watch).run(slots)
 
 
-def twin_key(candidate: Candidate, parent: Evaluation | None) -> str:
-    """Returns the key under which two candidates are the same evaluation: function, fidelity and lineage age."""
-    age = parent.cost.get("lineage_examples", 0.0) if parent else 0.0
-    try:
-        function = fingerprint(candidate.genome)
-    except InvalidGenome:
-        function = candidate.genome.digest  # the evaluator will say what is wrong with it
-    text = records.dump([function, records.fidelity_json(candidate), age])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
 class _Loop:
     """The state of one session."""
 
@@ -221,7 +209,7 @@ class _Loop:
             raise ContractBroken(f"the next candidate must be number {len(self.candidates)}, got {candidate.number}")
         if strange := [parent for parent in candidate.parents if parent not in self.evaluations]:
             raise ContractBroken(f"candidate {candidate.number}'s parents must have been told, {strange} were not")
-        key = twin_key(candidate, self.evaluations[candidate.parents[0]] if candidate.parents else None)
+        key = records.twin_key(candidate, self.evaluations[candidate.parents[0]] if candidate.parents else None)
         self.ledger.asked(candidate, key, self.elapsed())
         self.used = replace(self.used, candidates=self.used.candidates + 1)
         self.candidates[candidate.number] = candidate

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from genomes import Genome
+from genomes import Genome, InvalidGenome, fingerprint
 from morphism import Certificate, Edit
 from morphism.tensors import from_json
 from search.protocol import Candidate, Evaluation, Fidelity
@@ -27,6 +27,23 @@ def identity(candidate: Candidate) -> str:
     trained = [asdict(candidate.fidelity), candidate.promotes]
     fields = [candidate.number, candidate.genome.digest, candidate.parents, edits, *trained]
     return hashlib.sha256(dump(fields).encode()).hexdigest()
+
+
+def twin_key(candidate: Candidate, parent: Evaluation | None) -> str:
+    """Returns the key under which two candidates are the same evaluation: function, fidelity and lineage age."""
+    age = parent.cost.get("lineage_examples", 0.0) if parent else 0.0
+    rest = [fidelity_json(candidate), age]
+    try:
+        function = fingerprint(candidate.genome)
+    except InvalidGenome:  # the evaluator will say what is wrong with it
+        function, rest = "", [candidate.genome.digest, *rest]
+    return f"{function}-{hashlib.sha256(dump(rest).encode()).hexdigest()[:16]}"
+
+
+def function(key: str) -> str:
+    """Returns the fingerprint in a twin key; empty if there is none, as in keys of early versions."""
+    found, dash, _ = key.partition("-")
+    return found if dash else ""
 
 
 def genomes(candidate: Candidate) -> dict[str, str]:

@@ -110,9 +110,10 @@ class View:
         """Returns all candidates, or those of the given numbers, by number."""
         where, chosen = _among("number", numbers)
         rows = self._db.execute(
-            f"SELECT number, genome, edits, fidelity, promotes FROM candidate {where} ORDER BY number", chosen
+            f"SELECT number, genome, edits, fidelity, promotes, twin_key FROM candidate {where} ORDER BY number", chosen
         ).fetchall()
-        known = self._genomes(None if numbers is None else rows)
+        functions = {genome: records.function(key) for _, genome, *_, key in rows}
+        known = self._genomes(functions, None if numbers is None else rows)
         parents = self._parents(numbers)
         return {
             number: Candidate(
@@ -123,7 +124,7 @@ class View:
                 records.fidelity(fidelity),
                 promotes,
             )
-            for number, genome, edits, fidelity, promotes in rows
+            for number, genome, edits, fidelity, promotes, _ in rows
         }
 
     def candidate(self, number: int) -> Candidate:
@@ -240,8 +241,15 @@ class View:
         rows = self._db.execute(f"SELECT number, external_id FROM outbox {where}", chosen)
         return {number: external for number, external in rows if external}
 
-    def _genomes(self, rows: Iterable[tuple[int, str, str, str, int | None]] | None) -> dict[str, Genome]:
-        """Returns all genomes, or those that rows of candidates and their edits name, by digest."""
+    def _genomes(
+        self, functions: Mapping[str, str], rows: Iterable[tuple[int, str, str, str, int | None, str]] | None
+    ) -> dict[str, Genome]:
+        """Returns all genomes, or those that rows of candidates and their edits name, by digest.
+
+        Args:
+            functions: fingerprints by digest, as far as they are known.
+            rows: of candidates; None for all genomes.
+        """
         names: set[str] | None = None
         if rows is not None:
             names = {genome for _, genome, *_ in rows}
@@ -249,7 +257,7 @@ class View:
         where, chosen = _among("digest", names)
         known = dict[str, Genome]()
         for digest, text in self._db.execute(f"SELECT digest, json FROM genome {where}", chosen):
-            known[digest] = Stored(text.encode())
+            known[digest] = Stored(text.encode(), functions.get(digest, ""))
             if known[digest].digest != digest:
                 raise UnreadableLedger(f"genome {digest} in the ledger is damaged: restore a copy of the search")
         return known

@@ -36,6 +36,11 @@ def test_all_that_is_asked_of_a_genome_is_answered_alike(genome: Genome) -> None
     assert repr(stored.modules) in repr(stored)
 
 
+def test_a_kept_fingerprint_is_taken_and_nothing_read() -> None:
+    assert fingerprint(Stored(b"no genome", "kept")) == "kept"
+    assert Stored(b"no genome", "kept") == Stored(b"no genome")
+
+
 def test_nothing_is_read_until_somebody_looks_into_it() -> None:
     stored = Stored(b"no genome")
     assert stored == Stored(b"no genome")
