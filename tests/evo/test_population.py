@@ -80,3 +80,16 @@ def test_one_parent_s_children_all_compute_different_things() -> None:
     assert len(genomes) == 18
     for number, genome in enumerate(genomes):
         assert not any(equivalent(genome, other) for other in genomes[:number])
+
+
+def test_survivors_are_always_seen_as_the_last_regression_judges_them() -> None:
+    searching, regressions = NSGA2(STARTERS, LIMITS, 6), set[int]()
+    game = Game(searching)
+    for count in range(1, 91):
+        game.play(count)
+        judgement = searching.population.judgement
+        regressions.add(judgement.fitted)
+        for survivor in searching.survivors:
+            seen = judgement.objectives(survivor.evaluation)
+            assert survivor.fitness.values == tuple(seen[name] for name in searching.settings.objectives)
+    assert len(regressions) > 10
