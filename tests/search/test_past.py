@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from genomes import Genome, Module, fingerprint
+from genomes.operations import Output
 from search import Budget, Candidate, Ledger, Past, drive, records, remind
 from tests.doubles import ToyEvaluator, in_turn
 from tests.search.toys import CONFIG, Climber, network
@@ -54,3 +56,21 @@ def test_a_search_that_is_resumed_reminds_its_strategy_of_all_that_was_asked(pla
         drive(elephant, in_turn(ToyEvaluator()), ledger, Budget(candidates=12))
     assert [records.identity(candidate) for candidate in elephant.past.candidates] == asked
     assert len(asked) == 9
+
+
+def test_what_a_recorded_genome_computes_is_known_without_reading_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Ledger.create(place / "a", CONFIG) as ledger:
+        drive(Climber(3), in_turn(ToyEvaluator()), ledger, Budget(candidates=9))
+        found = [candidate.genome for candidate in ledger.candidates().values()]
+    wanted = [fingerprint(Genome.from_json(genome.to_json())) for genome in found]
+    monkeypatch.setattr(Genome, "from_json", None)
+    assert [fingerprint.__wrapped__(genome) for genome in found] == wanted
+
+
+def test_keys_of_early_versions_and_of_broken_genomes_hold_no_fingerprint() -> None:
+    assert records.function("0" * 32) == ""
+    broken = Candidate(0, Genome.of({"net": Module.of({"y": Output()}, [])}))
+    assert records.twin_key(broken, None).startswith("-")
+    assert records.function(records.twin_key(broken, None)) == ""
