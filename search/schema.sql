@@ -3,7 +3,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE genome (digest TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
 
--- `edits` name their genomes by digest; `identity` is a hash of all columns but `twin_key`, and of the parents.
+-- `edits` name their genomes by digest; `identity` is a hash of all columns but `twin_key`, and of the parents. `twin_key`
+-- begins with the genome's fingerprint, if it has one.
 CREATE TABLE candidate (
   number INTEGER PRIMARY KEY,
   genome TEXT NOT NULL REFERENCES genome,
