@@ -66,7 +66,7 @@ class Protocol:
 
     children: int = 24
     seeds: int = 3
-    rungs: tuple[int, int, int] = (6_000, 18_000, 90_000)
+    rungs: tuple[int, int, int] = (3_000, 9_000, 81_000)  # thirds, as they are promoted
 
 
 QUICK = Protocol(8, 2, (256, 512, 1_024))

@@ -3,7 +3,8 @@
 The evaluator is null: it returns at once. Stages are nested, so that each figure includes the ones before it:
 
     loop      ask, plan, check, fingerprint, ledger; in a process of its own, which remembers no other run's genomes
-    flow      the same with one Prefect task run a child on a local server, and MLflow in a local SQLite file
+    mlflow    the same with one MLflow run a child in a local SQLite file
+    flow      the same with one Prefect task run a child on a local server
     handover  one isolated process that does nothing, start to result
 
 Processor time is that of all threads of the process that searches: neither of Prefect's server nor of children. A
@@ -36,7 +37,7 @@ from evo import NSGA2, NSGA2Settings
 from flows.home import Home
 from genomes import cost, features
 from genomes.spaces.residual import ResidualSpace
-from search import Budget, Candidate, Done, Evaluation, Ledger, drive
+from search import Budget, Candidate, Dispatch, Done, Evaluation, Ledger, drive
 from training.worker import preload, run_isolated
 
 SECONDS_OF_A_CHILD = 10.0
@@ -85,14 +86,15 @@ def strategy() -> NSGA2:
     return NSGA2(SPACE.founders(0), SPACE.limits.budgets, 0, NSGA2Settings(founders=FOUNDERS))
 
 
+def at_once(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
+    """Evaluates in the thread of the loop."""
+    done(null(candidate, parents))
+
+
 def search(directory: Path, children: int) -> None:
     """Runs the bare loop."""
-
-    def dispatch(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
-        done(null(candidate, parents))
-
     with Ledger.create(directory, {}) as ledger:
-        drive(strategy(), dispatch, ledger, Budget(candidates=children), SLOTS)
+        drive(strategy(), at_once, ledger, Budget(candidates=children), SLOTS)
 
 
 def afresh(directory: Path, children: int) -> Times:
@@ -101,26 +103,30 @@ def afresh(directory: Path, children: int) -> Times:
         return pool.submit(timed, partial(search, directory, children), children).result()
 
 
+def tracked(home: Path, children: int, dispatch: Dispatch = at_once) -> Times:
+    """Returns milliseconds a child with an MLflow run each, until MLflow was told."""
+    from flows.tracking import Tracker
+
+    place = Home(home)
+    place.make()
+    tracker, proposing = Tracker(place, "overhead", None, {}), strategy()
+
+    def work() -> None:
+        with Ledger.create(place.search("overhead"), {}) as ledger, tracker.running():
+            drive(proposing, dispatch, ledger, Budget(candidates=children), SLOTS)
+
+    return timed(work, children)
+
+
 def flow(home: Path, children: int) -> Times:
     """Returns milliseconds a child with a Prefect task run and an MLflow run each, until both are told."""
     from prefect import flow as prefect_flow
-    from prefect.task_runners import ThreadPoolTaskRunner
 
-    from flows.search import dispatcher
-    from flows.tracking import Tracker
+    from flows.search import THREADS, dispatcher
 
-    @prefect_flow(task_runner=ThreadPoolTaskRunner(max_workers=SLOTS))
+    @prefect_flow(task_runner=THREADS)
     def measured() -> Times:
-        place = Home(home)
-        place.make()
-        tracker = Tracker(place, "overhead", None, {})
-        proposing = strategy()
-
-        def work() -> None:
-            with Ledger.create(place.search("overhead"), {}) as ledger, tracker.running():
-                drive(proposing, dispatcher(null), ledger, Budget(candidates=children), SLOTS)
-
-        return timed(work, children)
+        return tracked(home, children, dispatcher(null))
 
     return measured()
 
@@ -163,6 +169,7 @@ def main() -> None:
     figures = {
         "loop": repeated(lambda d: afresh(d / "search", children), times),
         "handover": repeated(handover, 4 * times),
+        "mlflow": repeated(lambda d: tracked(d, children), times),
         "flow": repeated(lambda d: flow(d, children), times),
     }
     for name, values in figures.items():

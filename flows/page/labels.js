@@ -64,6 +64,7 @@ function drawGenerations() {
   const deepest = members.reduce((depth, m) => Math.max(depth, m.depth), 0);
   const every = [1, 2, 5, 10, 20, 50, 100].find((step) => step * camera.kx > 44) || 200;
   write('generation', 14, 24, theme.soft);
+  if (block) write('no children', block.sx - camera.radius, block.sy - camera.radius - 12, theme.soft);
   for (let depth = 0; depth <= deepest; depth += every) {
     const x = camera.x + camera.kx * depth;
     if (x < 90 || x > camera.width - 170) continue;
@@ -89,9 +90,12 @@ const spacious = () => camera.radius > 6.5 && (!views[state.view].down || member
 function label(m, taken, weight, every, nodes) {
   const words = every || weight > 1 ? `${m.number}${m.error !== null ? `  ${show.error(m.error)}` : ''}` : String(m.number);
   const width = pen.measureText(words).width;
-  const x = Math.max(Math.min(m.sx, camera.width - width / 2 - 8), (views[state.view].down ? margins().left - 8 : 8) + width / 2);
-  const y = m.sy + camera.radius + (m === best ? 17 : 12);
-  const box = [x - width / 2 - 4, y - 7, x + width / 2 + 4, y + 7];
+  const about = (x, y) => [x - width / 2 - 4, y - 7, x + width / 2 + 4, y + 7];
+  let x = Math.max(Math.min(m.sx, camera.width - width / 2 - 8), (views[state.view].down ? margins().left - 8 : 8) + width / 2);
+  let y = m.sy + camera.radius + (m === best ? 17 : 12);
+  const right = m.sx + camera.radius + 14 + width / 2; // of a member without children, where one stands below it
+  if (weight > 1 && !m.children.length && covers(about(x, y), nodes) && !covers(about(right, m.sy), nodes)) [x, y] = [right, m.sy];
+  const box = about(x, y);
   if (weight < 4 && crowded(box, taken)) return;
   if (weight < 2 && covers(box, nodes)) return;
   taken.push(box);

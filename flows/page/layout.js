@@ -1,11 +1,15 @@
 // layout: where each member stands, in the units of its view; the screen's scale comes later.
 //
 // Trees are tidy: a subtree is packed against its neighbours by their contours (Reingold and Tilford 1981), and an heir
-// keeps its parent's row, so that the line to the best runs straight.
+// keeps its parent's row, so that the line to the best runs straight. Where childless founders are many, they stand
+// beside the trees and not between them.
 
 const BUCKETS = 160; // columns of the timeline in which rows are kept apart
+const ROWS = 12; // so many childless founders need no block of their own
+const PITCH = 0.2; // from column to column of the block, in generations
+let block = null; // its first founder, if there is one
 
-function rowsOf(columnOf) {
+function rowsOf(columnOf, founders = members.filter((m) => m.founder)) {
   const shapes = new Map();
   const offsets = new Map();
   for (const m of [...members].reverse()) {
@@ -16,9 +20,27 @@ function rowsOf(columnOf) {
     place([...(m.heir ? [m.heir] : []), ...sons], shape, shapes, offsets);
     shapes.set(m, shape);
   }
-  const founders = members.filter((m) => m.founder).sort((a, b) => a.reach - b.reach);
-  place(founders, { start: 0, up: [], down: [] }, shapes, offsets);
-  for (const m of members) m.row = offsets.get(m) + (m.parent ? m.parent.row : 0);
+  place([...founders].sort((a, b) => a.reach - b.reach), { start: 0, up: [], down: [] }, shapes, offsets);
+  for (const m of members) m.row = (offsets.get(m) ?? 0) + (m.parent ? m.parent.row : 0);
+}
+
+// Trees as above, and left of them a block of those founders that have no child, if they would take more rows than all
+// trees; it is as high as these. In the order of their numbers, column by column.
+function treeRows() {
+  const single = (m) => m.founder && !m.children.length;
+  const [alone, kin] = [members.filter(single), members.filter((m) => !single(m))];
+  for (const m of members) m.column = m.depth;
+  rowsOf((m) => m.depth, kin.filter((m) => m.founder));
+  const [low, high] = kin.reduce(([a, b], m) => [Math.min(a, m.row), Math.max(b, m.row)], [0, 0]);
+  const rows = Math.max(high - low + 1, ROWS, Math.ceil(Math.sqrt(alone.length)));
+  block = alone.length > rows ? alone[0] : null;
+  if (!block) return rowsOf((m) => m.depth);
+  const columns = Math.ceil(alone.length / rows);
+  const each = Math.ceil(alone.length / columns);
+  alone.forEach((m, i) => {
+    m.column = (Math.floor(i / each) - columns - 1) * PITCH;
+    m.row = (low + high) / 2 + (i % each) - (each - 1) / 2;
+  });
 }
 
 // Places subtrees one after the other as close as they go to row 0, on the nearer side, and joins their contours.
@@ -55,8 +77,8 @@ const last = Math.max(members.length - 1, 1);
 const views = {
   tree: {
     title: 'Tree', edges: true, across: null, down: null,
-    prepare: () => rowsOf((m) => m.depth),
-    at: (m) => [m.depth, m.row], limit: [170, 84], closest: [240, 96],
+    prepare: treeRows,
+    at: (m) => [m.column, m.row], limit: [170, 84], closest: [240, 96],
   },
   time: {
     title: 'Timeline', edges: true, across: { name: 'candidate', log: false }, down: null,

@@ -125,7 +125,7 @@ canvas.addEventListener('dblclick', (event) => {
 function neighbour(m, step) {
   const tree = state.view === 'tree';
   const peers = members.filter((other) => other.shown && other.matches && (!tree || other.depth === m.depth));
-  const order = peers.sort((a, b) => (tree ? a.row - b.row : a.number - b.number));
+  const order = peers.sort((a, b) => (tree ? a.column - b.column || a.row - b.row : a.number - b.number));
   return order[order.indexOf(m) + step];
 }
 

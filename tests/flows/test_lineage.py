@@ -293,6 +293,29 @@ def test_no_two_members_of_the_tree_share_a_place(tmp_path):
     assert len(set(seen["places"])) == 400
 
 
+@pytest.mark.parametrize(("founders", "children"), [(60, 9), (60, 0), (12, 9), (3, 0)])
+def test_many_founders_without_children_stand_beside_the_trees(tmp_path, founders, children):
+    candidates = {n: replace(kin(1)[0][0], number=n) for n in range(founders)}
+    candidates |= {n: Candidate(n, candidates[0].genome, (n % 3,)) for n in range(founders, founders + children)}
+    code = """
+    const spot = (m) => [m.number, ...m.place];
+    seen.alone = members.filter((m) => m.founder && !m.children.length).map(spot);
+    seen.kin = members.filter((m) => !m.founder || m.children.length).map(spot);
+    """
+    seen = probed(page("s", candidates, {}, drawing), code, tmp_path)
+    placed = {tuple(one[1:]) for one in (*seen["alone"], *seen["kin"])}
+    assert len(placed) == len(candidates)
+    assert all(column == (0 if number < founders else 1) for number, column, _ in seen["kin"])
+    columns = {column for _, column, _ in seen["alone"]}
+    if founders == 60:
+        assert max(columns) < 0
+        rows = [row for _, _, row in seen["alone"]]
+        assert max(rows) - min(rows) < 12
+        assert seen["alone"] == sorted(seen["alone"], key=lambda one: one[1:])  # column by column, by number
+    else:
+        assert columns == {0}
+
+
 def test_the_gain_is_the_no_op_controls_error_minus_the_childs(tmp_path):
     candidates, told = kin(150)
     code = "seen.gains = Object.fromEntries(members.filter((m) => m.gain !== null).map((m) => [m.number, m.gain]));"
