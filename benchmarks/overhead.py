@@ -6,6 +6,8 @@ The evaluator is null: it returns at once. Stages are nested, so that each figur
     mlflow    the same with one MLflow run a child in a local SQLite file
     flow      the same with one Prefect task run a child on a local server
     handover  one isolated process that does nothing, start to result
+    optuna    for comparison, if it is installed: its NSGA-II on the chains of the space, in its own SQLite file; it
+              draws numbers, and no network is built, edited, checked or compared
 
 Processor time is that of all threads of the process that searches: neither of Prefect's server nor of children. A
 loaded machine changes it little; the clock includes waiting, for the disk at each commit too.
@@ -29,6 +31,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
+
+from optuna_chain import installed
 
 from flows import settings
 
@@ -97,10 +101,29 @@ def search(directory: Path, children: int) -> None:
         drive(strategy(), at_once, ledger, Budget(candidates=children), SLOTS)
 
 
-def afresh(directory: Path, children: int) -> Times:
+def afresh(work: Callable[[Path, int], None], directory: Path, children: int) -> Times:
     """Returns what a search takes in a process of its own: one that remembers no genome of another run."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(timed, partial(search, directory, children), children).result()
+        return pool.submit(timed, partial(work, directory, children), children).result()
+
+
+def peer(directory: Path, children: int) -> None:
+    """Runs as many trials of Optuna's."""
+    import optuna
+    from optuna_chain import decided
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    smallest, largest = SPACE.limits.width
+    asked = {"stages": SPACE.limits.stages, "blocks": SPACE.limits.blocks, "smallest": smallest, "largest": largest}
+    study = optuna.create_study(
+        storage=f"sqlite:///{directory}.sqlite",
+        directions=["minimize", "minimize"],
+        sampler=optuna.samplers.NSGAIISampler(seed=0),
+    )
+    for number in range(children):
+        trial = study.ask()
+        decided(trial, asked)
+        study.tell(trial, [1 / (1 + number), number])
 
 
 def tracked(home: Path, children: int, dispatch: Dispatch = at_once) -> Times:
@@ -167,11 +190,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         handover(Path(scratch))  # starts the server and imports torch there
     figures = {
-        "loop": repeated(lambda d: afresh(d / "search", children), times),
+        "loop": repeated(lambda d: afresh(search, d / "search", children), times),
         "handover": repeated(handover, 4 * times),
         "mlflow": repeated(lambda d: tracked(d, children), times),
         "flow": repeated(lambda d: flow(d, children), times),
     }
+    if installed():
+        figures["optuna"] = repeated(lambda d: afresh(peer, d / "search", children), times)
     for name, values in figures.items():
         clock, processor = zip(*values, strict=True)
         print(f"{name:9} {spread(clock)} ms a child by the clock, {spread(processor)} of processor time")

@@ -23,8 +23,8 @@ from flows.home import Home, redacted
 from flows.nights.morning import Morning, latest
 from flows.nights.record import Night, Nights, Outcome, recorded
 from flows.nights.succession import Succession, first, tonight, why
+from flows.retrain import lacking
 from flows.retrain import retrain as train_finalists
-from flows.retrain import unrecorded
 from flows.search import search
 from search import Ledger, SearchError, SearchLocked
 
@@ -163,8 +163,8 @@ def _restore(config: SearchConfig, home: Home) -> None:
 
 
 def _retrained(name: str, home: Home) -> str:
-    """Trains from scratch what is not on record of a search's finalists; says what came of it, if there was any."""
-    if not unrecorded(name, home):
+    """Does what a search's finalists lack, mostly trainings from scratch; says what came of it, if there was any."""
+    if not lacking(name, home):
         return ""
     try:
         result = train_finalists(name=name, home=home.root)

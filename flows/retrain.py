@@ -137,14 +137,27 @@ def retrain(
     }
 
 
-def unrecorded(name: str, home: Home) -> list[Job]:
-    """Returns those trainings of a search's finalists, as it is configured, of which nothing is on record."""
+def lacking(name: str, home: Home) -> bool:
+    """Says whether a search's finalists, as it is configured, lack a training, or what follows from all of them.
+
+    Whoever trained them may have been killed before the choice, the reading of the test part or the decision. A choice
+    among trainings with other settings is left as it is.
+    """
     directory = home.search(name)
     with Ledger.read(directory) as ledger, Retrainings.read(directory / assembly.RETRAIN) as record:
         config, done = stored(ledger), record.recorded()
         best, genomes = chosen(ledger, record, config.retrain.top)
-    jobs = wanted(config, assembly.retrainer(config, home), [genomes[evaluation.number] for evaluation in best])
-    return [job for job in jobs if job.key not in done]
+        choice, read, decided = record.chosen(), record.test_errors(), {one.key for one in record.promotions()}
+    trainer = assembly.retrainer(config, home)
+    keys = [job.key for job in wanted(config, trainer, [genomes[evaluation.number] for evaluation in best])]
+    if not done.keys() >= set(keys):
+        return True
+    winner = champion(ranked(best, [done[key] for key in keys]))
+    if winner is None:
+        return False
+    if choice is None or choice.evaluation.weights not in read or choice.key not in decided:
+        return True
+    return choice.key in keys and choice.key != winner.key
 
 
 def chosen(ledger: Ledger, record: Retrainings, top: int) -> tuple[list[Evaluation], dict[int, Candidate]]:

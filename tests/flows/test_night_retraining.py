@@ -7,6 +7,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from flows.assembly import RETRAIN
 from search import Evaluation, Retrainings
 from search.retrainings import FILE
@@ -63,6 +65,43 @@ def test_trainings_that_a_night_did_not_end_are_ended_by_the_next_one_also_when_
     assert successor["search"] == "tiny-2"
     with Retrainings.read(record) as now:
         assert now.recorded().keys() == whole.keys()
+
+
+@pytest.mark.parametrize("cut", [("promotion",), ("promotion", "reading"), ("promotion", "reading", "choice")])
+def test_what_follows_from_trainings_is_made_up_for_by_the_next_night(
+    prefect_server: None, home: Path, cut: tuple[str, ...]
+) -> None:
+    from flows.nightly import nightly
+
+    settings = config(budget={"candidates": 2}, retrain={"top": 2, "seeds": 1, "fidelity": {"examples": 256}})
+
+    def outcome() -> tuple[object, ...]:
+        with Retrainings.read(home / "tiny" / RETRAIN) as record:
+            return record.chosen(), record.test_errors(), record.holders()
+
+    nightly(settings, candidates=2, retrain=True, home=home)
+    whole = outcome()
+    with closing(sqlite3.connect(home / "tiny" / RETRAIN / FILE)) as db, db:  # as if it had been killed
+        for table in cut:
+            db.execute(f"DELETE FROM {table}")
+    assert outcome() != whole
+    assert "Champion: child" in nightly(settings, retrain=True, home=home)["note"]
+    assert outcome() == whole
+    assert "Champion" not in nightly(settings, retrain=True, home=home)["note"]
+
+
+def test_a_choice_by_hand_with_other_settings_is_left_as_it_is(prefect_server: None, home: Path) -> None:
+    from flows.nightly import nightly
+    from flows.retrain import retrain
+
+    settings = config(budget={"candidates": 2}, retrain={"top": 2, "seeds": 1, "fidelity": {"examples": 256}})
+    nightly(settings, candidates=2, retrain=True, home=home)
+    retrain("tiny", examples=512, home=home)
+    with Retrainings.read(home / "tiny" / RETRAIN) as record:
+        chosen = record.chosen()
+    assert "Champion" not in nightly(settings, retrain=True, home=home)["note"]
+    with Retrainings.read(home / "tiny" / RETRAIN) as record:
+        assert record.chosen() == chosen
 
 
 def test_what_failed_in_a_retraining_is_not_tried_again_each_night(prefect_server: None, home: Path) -> None:
