@@ -6,8 +6,8 @@ The evaluator is null: it returns at once. Stages are nested, so that each figur
     mlflow    the same with one MLflow run a child in a local SQLite file
     flow      the same with one Prefect task run a child on a local server
     handover  one isolated process that does nothing, start to result
-    optuna    for comparison, if it is installed: its NSGA-II on the chains of the space, in its own SQLite file; it
-              draws numbers, and no network is built, edited, checked or compared
+    optuna    for comparison, if it is installed: its NSGA-II on the chains of the space, in its own SQLite file and
+              in memory; it draws numbers, and no network is built, edited, checked or compared
 
 Processor time is that of all threads of the process that searches: neither of Prefect's server nor of children. A
 loaded machine changes it little; the clock includes waiting, for the disk at each commit too.
@@ -107,8 +107,8 @@ def afresh(work: Callable[[Path, int], None], directory: Path, children: int) ->
         return pool.submit(timed, partial(work, directory, children), children).result()
 
 
-def peer(directory: Path, children: int) -> None:
-    """Runs as many trials of Optuna's."""
+def peer(directory: Path, children: int, *, lasting: bool) -> None:
+    """Runs as many trials of Optuna's, which outlive the process or not."""
     import optuna
     from optuna_chain import decided
 
@@ -116,7 +116,7 @@ def peer(directory: Path, children: int) -> None:
     smallest, largest = SPACE.limits.width
     asked = {"stages": SPACE.limits.stages, "blocks": SPACE.limits.blocks, "smallest": smallest, "largest": largest}
     study = optuna.create_study(
-        storage=f"sqlite:///{directory}.sqlite",
+        storage=f"sqlite:///{directory}.sqlite" if lasting else None,
         directions=["minimize", "minimize"],
         sampler=optuna.samplers.NSGAIISampler(seed=0),
     )
@@ -196,10 +196,12 @@ def main() -> None:
         "flow": repeated(lambda d: flow(d, children), times),
     }
     if installed():
-        figures["optuna"] = repeated(lambda d: afresh(peer, d / "search", children), times)
+        lasting, passing = partial(peer, lasting=True), partial(peer, lasting=False)
+        figures["optuna"] = repeated(lambda d: afresh(lasting, d / "search", children), times)
+        figures["optuna, in memory"] = repeated(lambda d: afresh(passing, d / "search", children), times)
     for name, values in figures.items():
         clock, processor = zip(*values, strict=True)
-        print(f"{name:9} {spread(clock)} ms a child by the clock, {spread(processor)} of processor time")
+        print(f"{name:17} {spread(clock)} ms a child by the clock, {spread(processor)} of processor time")
     middle = {name: statistics.median(value.wall for value in values) for name, values in figures.items()}
     share = (middle["flow"] * SLOTS + middle["handover"]) / (1000 * SECONDS_OF_A_CHILD)
     print(f"of {SECONDS_OF_A_CHILD:.0f}-second children on {SLOTS} slots: {share:.1%} of wall time (goal: at most 5 %)")
