@@ -67,7 +67,7 @@ def test_trainings_that_a_night_did_not_end_are_ended_by_the_next_one_also_when_
         assert now.recorded().keys() == whole.keys()
 
 
-@pytest.mark.parametrize("cut", [("promotion",), ("promotion", "reading"), ("promotion", "reading", "choice")])
+@pytest.mark.parametrize("cut", [("promotion",), ("promotion", "reading", "choice")])
 def test_what_follows_from_trainings_is_made_up_for_by_the_next_night(
     prefect_server: None, home: Path, cut: tuple[str, ...]
 ) -> None:

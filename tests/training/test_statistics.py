@@ -36,7 +36,7 @@ def split(prepared: Prepared) -> Split:
 def trained(split: Split, prepared: Prepared, seed: int) -> dict[str, Tensor]:
     network = build(FOUNDER, initial(FOUNDER, seed))
     generator = torch.Generator().manual_seed(seed)
-    train(network, *split.train, Recipe(batch_size=64), Fidelity(20_000), generator, prepared.normal)
+    train(network, *split.train, Recipe(batch_size=64), Fidelity(6_000), generator, prepared.normal)
     return state(network)
 
 
