@@ -31,6 +31,11 @@ class Individual:
         """The candidate's number."""
         return self.candidate.number
 
+    @property
+    def origin(self) -> int:
+        """The number of whom this is a twin of; its own if it is none."""
+        return self.candidate.number if self.evaluation.twin is None else self.evaluation.twin
+
 
 def individual(candidate: Candidate, evaluation: Evaluation, objectives: Sequence[str]) -> Individual | None:
     """Returns the individual; None for a failure, and for a repeated evaluation whose weights fit only its twin.

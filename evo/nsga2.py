@@ -82,7 +82,7 @@ class NSGA2:
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Takes note of a result and lets the best survive; the twin of a survivor, equal in all, takes no place."""
         member = self.population.member(candidate, evaluation)
-        if member and evaluation.twin not in {survivor.number for survivor in self.survivors}:
+        if member and member.origin not in {survivor.origin for survivor in self.survivors}:
             everyone = sorted([*self.survivors, member], key=lambda individual: individual.number)
             self.survivors = tools.selNSGA2(self.population.judged(everyone), self.settings.population)
 

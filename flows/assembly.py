@@ -136,13 +136,15 @@ def data(config: SearchConfig, home: Home) -> "Prepared":
 def keep(config: SearchConfig, home: Home, prepared: "Prepared", begun: Origin | Bequest | None = None) -> "Prepared":
     """Gives a search its own data, founders and origin, which no change elsewhere reaches, and returns the data."""
     directory = home.search(config.name)
+    for stale in directory.glob("partial-*/"):  # of a session that was killed here
+        shutil.rmtree(stale)
     with tempfile.TemporaryDirectory(dir=directory, prefix="partial-") as scratch:
         if not (own := directory / DATA).exists():
             shutil.copyfile(prepared.file, Path(scratch) / DATA).rename(own)
         if config.founders and not (founders := directory / FOUNDERS).exists():
             (partial := Path(scratch) / FOUNDERS).mkdir()
             for number, file in enumerate(config.founders):
-                shutil.copyfile(file, partial / f"{number:03}.json")
+                shutil.copyfile(file, partial / f"{number:06}.json")
             partial.rename(founders)
         if isinstance(begun, Bequest) and not (founders := directory / FOUNDERS).exists():
             old = WeightStore(home.search(config.predecessor or "") / WEIGHTS)

@@ -152,7 +152,7 @@ def _night(config: SearchConfig, nights: Nights, bounds: tuple[float, int | None
         if outcome == "failed":
             _try_to_tell(home, nights.name)
         raise
-    night = nights.end(night, why(config, home, result["share"], result["seconds"]), result["seconds"], note)
+    night = nights.end(night, why(config, home, result["share"]), note)
     return night, tell(home, nights.name)
 
 

@@ -141,13 +141,14 @@ def lacking(name: str, home: Home) -> bool:
     """Says whether a search's finalists, as it is configured, lack a training, or what follows from all of them.
 
     Whoever trained them may have been killed before the choice, the reading of the test part or the decision. A choice
-    among trainings with other settings is left as it is.
+    among trainings by another recipe or schedule is left as it is.
     """
     directory = home.search(name)
     with Ledger.read(directory) as ledger, Retrainings.read(directory / assembly.RETRAIN) as record:
         config, done = stored(ledger), record.recorded()
         best, genomes = chosen(ledger, record, config.retrain.top)
-        choice, read, decided = record.chosen(), record.test_errors(), {one.key for one in record.promotions()}
+        choice, read, place = record.chosen(), record.test_errors(), record.holders().champion
+        decided = [one.key for one in record.promotions() if one.outcome != "restored"][-1:]
     trainer = assembly.retrainer(config, home)
     keys = [job.key for job in wanted(config, trainer, [genomes[evaluation.number] for evaluation in best])]
     if not done.keys() >= set(keys):
@@ -155,9 +156,9 @@ def lacking(name: str, home: Home) -> bool:
     winner = champion(ranked(best, [done[key] for key in keys]))
     if winner is None:
         return False
-    if choice is None or choice.evaluation.weights not in read or choice.key not in decided:
+    if choice is None or choice.evaluation.weights not in read or choice.key not in (place, *decided):
         return True
-    return choice.key in keys and choice.key != winner.key
+    return choice.key != winner.key and choice.setting == winner.setting
 
 
 def chosen(ledger: Ledger, record: Retrainings, top: int) -> tuple[list[Evaluation], dict[int, Candidate]]:

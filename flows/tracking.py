@@ -76,7 +76,7 @@ class Tracker:
         self.place = self.uri or home.tracking_uri
         self.artifacts = None if self.uri else home.artifacts.as_uri()
         self.experiment = self.run = ""
-        self._begun = False
+        self._begun, self._begins = False, 0
 
     def check(self) -> None:
         """Asks MLflow one question, which changes nothing.
@@ -151,7 +151,12 @@ class Tracker:
             self.finish(status)
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Sends the rest, writes the last pages and sets the status; a dead server is a warning."""
+        """Sends the rest, writes the last pages and sets the status; a dead server is a warning.
+
+        If a drain failed before, what is shown is compared with the outbox once more: a slow server may have made a run
+        that nobody waited for any more.
+        """
+        self._begun = self._begun and self._begins == 1
         try:
             self.drain()
             self.publish(status)
@@ -233,6 +238,7 @@ class Tracker:
 
     def _begin(self, ledger: Ledger) -> None:
         """Finds or makes the experiment and the search run, and brings the outbox and what is shown into line."""
+        self._begins += 1
         self._reach()
         self.client.update_run(self.run, status="RUNNING")
         noted = ledger.external_ids(ledger.evaluations())

@@ -166,6 +166,11 @@ class Ledger(View):
             self._ended(evaluation)
             self._event("tell", number, elapsed)
 
+    def aged(self, elapsed: float) -> None:
+        """Records the search's age between events: a session may end, or be killed, long after its last one."""
+        with self._transaction(lasting=False) as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('elapsed', ?)", (str(elapsed),))
+
     def mark_sent(self, number: int, external_id: str | None) -> None:
         """Records the id under which tracking now shows an evaluation; None if it does not show it any more."""
         with self._transaction() as db:

@@ -7,6 +7,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
@@ -23,6 +24,7 @@ from search.view import Spent
 
 ATTEMPTS = 3  # an infrastructural failure is tried again twice
 HOPELESS = 20  # failures without a single success: nothing will come of it
+SECONDS_BETWEEN_NOTES = 30.0  # of the search's age, while all that is in flight takes longer
 EXHAUSTED = 500  # twins and failures in a row: nothing new is proposed, or can be trained; they use up no examples
 
 Done = Callable[[Evaluation | BaseException], None]  # an exception ends the search; failures are evaluations
@@ -47,7 +49,7 @@ class Budget:
         seconds: of wall clock, over all sessions of the search.
         cpu_seconds: of processor time, of all children together; children differ in cost, so that two searches are
             compared at equal processor seconds, not at equally many children. Wall clock for a child that was killed.
-        dollars: what the machine may cost while the search runs, over all its sessions.
+        dollars: what the machine may cost while the search runs, over all its sessions, at the price as it is now.
         dollars_per_hour: the price of the machine; needed for a bound in dollars, and of use for nothing else.
 
     Raises:
@@ -157,8 +159,12 @@ class _Loop:
         self.replay()
         self.waiting.extend(self.candidates[number] for number in self.ledger.pending())
         self.report()
-        while self.fill(slots):
-            self.land(*self.landed.get())
+        try:
+            while self.fill(slots):
+                self.land(*self.next())
+        finally:
+            with suppress(SearchError):  # what ended the session is to be told
+                self.ledger.aged(self.elapsed())
         progress = self.report()
         if self.evaluations and progress.best is None and progress.share < 1:
             last = list(self.evaluations.values())[-1]
@@ -167,6 +173,14 @@ class _Loop:
                 f"failed, the last one with {last.status}: {last.reason}"
             )
         return progress
+
+    def next(self) -> tuple[int, Evaluation | BaseException]:
+        """Waits for a result."""
+        while True:
+            try:
+                return self.landed.get(timeout=SECONDS_BETWEEN_NOTES)
+            except queue.Empty:
+                self.ledger.aged(self.elapsed())
 
     def elapsed(self) -> float:
         return self.used.elapsed_seconds + time.monotonic() - self.begun
@@ -325,8 +339,8 @@ class _Loop:
 
 def _recordable(evaluation: Evaluation) -> Evaluation:
     """Returns an evaluation without the numbers that JSON cannot hold; if one is an objective, it is a failure."""
-    cost, gradients = _finite(evaluation.cost), _finite(evaluation.gradients)
-    clean = replace(evaluation, cost=cost, curve=tuple(map(_finite, evaluation.curve)), gradients=gradients)
+    named = {name: _finite(getattr(evaluation, name)) for name in ("cost", "gradients", "features")}
+    clean = replace(evaluation, curve=tuple(map(_finite, evaluation.curve)), **named)
     if not clean.ok:
         return replace(clean, objectives={})
     broken = [name for name, value in clean.objectives.items() if not math.isfinite(value)]

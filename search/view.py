@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -218,10 +219,20 @@ class View:
         found = self.evaluations(kept)
         return [found[number] for number in kept]
 
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Shows what is read within the block as it was at one moment, whoever writes meanwhile."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
     def spent(self) -> Spent:
         """Returns what was used so far."""
         asked, elapsed = self._db.execute(
-            "SELECT (SELECT count(*) FROM candidate), (SELECT coalesce(max(elapsed), 0.0) FROM event)"
+            "SELECT (SELECT count(*) FROM candidate), max((SELECT coalesce(max(elapsed), 0.0) FROM event), "
+            "(SELECT coalesce(max(CAST(value AS REAL)), 0.0) FROM meta WHERE key = 'elapsed'))"
         ).fetchone()
         told, failed, examples, seconds = self._db.execute(
             "SELECT count(*), coalesce(sum(status <> 'ok'), 0), "

@@ -220,6 +220,7 @@ def known(record: Retrainings, key: str, before: Contender) -> Contender:
     trainings = record.recorded()
     mine = trainings[key]
     alike = [one for one in trainings.values() if (one.number, one.setting) == (mine.number, mine.setting)]
+    alike = list({one.seed: one for one in (*alike, mine)}.values())  # a seed counts once, whatever it was trained on
     errors = tuple(one.evaluation.objectives[JUDGED] for one in alike if one.evaluation.ok)
     return replace(before, errors=errors, failures=len(alike) - len(errors))
 

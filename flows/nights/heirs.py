@@ -39,7 +39,7 @@ class Bequest:
         """Writes it into a new directory."""
         directory.mkdir()
         for number, genome in enumerate(self.founders):
-            (directory / f"{number:03}.json").write_bytes(genome.to_json())
+            (directory / f"{number:06}.json").write_bytes(genome.to_json())
         document = {digest: json.loads(records.evaluation_json(heir)) for digest, heir in self.heirs.items()}
         (directory / HEIRS).write_text(json.dumps(document))
 

@@ -98,19 +98,15 @@ class Nights:
         self._write(night)
         return night
 
-    def end(self, night: Night, outcome: Outcome, seconds: float | None = None, note: str = "") -> Night:
+    def end(self, night: Night, outcome: Outcome, note: str = "") -> Night:
         """Records that a night ended, and returns it as it is now.
 
         Args:
             night: as it began.
             outcome: what became of it.
-            seconds: the search's age by the clock of the night, if that is known: events happen a little earlier.
             note: in one line.
         """
-        after = tally(self.home, night.search)
-        if seconds is not None:
-            after = replace(after, spent=replace(after.spent, elapsed_seconds=seconds))
-        done = replace(night, ended=time.time(), after=after, outcome=outcome, note=note)
+        done = replace(night, ended=time.time(), after=tally(self.home, night.search), outcome=outcome, note=note)
         self._write(done)
         return done
 
@@ -153,7 +149,7 @@ def tally(home: Home, name: str) -> Tally:
     """Returns where a search stands; all zero if it has not begun."""
     if name not in home.names():
         return Tally()
-    with Ledger.read(home.search(name)) as ledger:
+    with Ledger.read(home.search(name)) as ledger, ledger.still():
         return Tally(ledger.spent(), tuple(evaluation.number for evaluation in report.front(ledger)))
 
 

@@ -75,13 +75,7 @@ def finished(config: SearchConfig, home: Home, nights: Sequence[Night]) -> bool:
     mine = [night for night in nights if night.search == config.name]
     if mine and mine[-1].outcome == "exhausted":
         return True
-    return config.budget.share(_spent(tally(home, config.name).spent, mine)) >= 1
-
-
-def _spent(spent: Spent, nights: Sequence[Night]) -> Spent:
-    """Returns what a search used, with the age that its last night saw: the last event happened a little earlier."""
-    known = nights[-1].last.spent.elapsed_seconds if nights else 0.0
-    return replace(spent, elapsed_seconds=max(known, spent.elapsed_seconds))
+    return config.budget.share(tally(home, config.name).spent) >= 1
 
 
 def tonight(whole: Budget, spent: Spent, seconds: float, candidates: int | None) -> Budget:
@@ -102,19 +96,17 @@ def tonight(whole: Budget, spent: Spent, seconds: float, candidates: int | None)
     )
 
 
-def why(config: SearchConfig, home: Home, share: float, seconds: float) -> Outcome:
+def why(config: SearchConfig, home: Home, share: float) -> Outcome:
     """Returns why a night's search stopped: it had nothing left to propose, or its budget or the night's was spent.
 
     Args:
         config: of the search, with the whole budget.
         home: the directory that holds searches.
         share: of the night's budget that was spent, from 0 to 1.
-        seconds: the search's age, by the clock of the night.
     """
     if share < 1:
         return "exhausted"
-    spent = replace(tally(home, config.name).spent, elapsed_seconds=seconds)
-    return "spent" if config.budget.share(spent) >= 1 else "went on"
+    return "spent" if config.budget.share(tally(home, config.name).spent) >= 1 else "went on"
 
 
 def first(home: Home, name: str) -> str:

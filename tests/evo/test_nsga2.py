@@ -76,6 +76,16 @@ def test_the_twin_of_a_survivor_takes_nobody_s_place() -> None:
     assert [survivor.number for survivor in strategy.survivors] == [0, 1]
 
 
+def test_of_two_twins_of_one_that_does_not_survive_one_takes_a_place() -> None:
+    strategy = NSGA2(STARTERS, LIMITS, 2, NSGA2Settings(population=2, founders=8), judgement="raw")
+    game = Game(strategy)
+    first, *others = game.ask(4)
+    for candidate, error in ((others[0], 0.1), (others[1], 0.1), (first, 0.3), (others[2], 0.2)):
+        told = replace(game.evaluate(candidate, {}), objectives={"error": error, "parameters": 100.0})
+        strategy.tell(candidate, replace(told, twin=0) if candidate in others[:2] else told)
+    assert [survivor.number for survivor in strategy.survivors] == [1, 3]
+
+
 def test_the_order_of_telling_equals_does_not_change_who_survives() -> None:
     def survivors(order: list[int]) -> list[int]:
         strategy = NSGA2(STARTERS, LIMITS, 3, NSGA2Settings(population=3, founders=8))

@@ -90,6 +90,27 @@ def test_what_follows_from_trainings_is_made_up_for_by_the_next_night(
     assert "Champion" not in nightly(settings, retrain=True, home=home)["note"]
 
 
+def test_a_choice_that_was_cut_off_is_made_also_if_the_last_one_is_no_finalist_any_more(
+    prefect_server: None, home: Path
+) -> None:
+    from flows.nightly import nightly
+
+    settings = config(budget={"candidates": 2}, retrain={"top": 2, "seeds": 1, "fidelity": {"examples": 256}})
+    nightly(settings, candidates=2, retrain=True, home=home)
+    with Retrainings.open(home / "tiny" / RETRAIN) as record:
+        winner, (promotion,) = record.chosen(), record.promotions()
+        assert winner is not None
+        evaluation = replace(winner.evaluation, weights="0" * 64)
+        record.record(replace(winner, key="earlier", number=99, evaluation=evaluation))
+        record.choose("earlier")
+        record.reading_ended("0" * 64, 0.9)
+        record.decide("earlier", "promoted", promotion.evidence)
+    assert "Champion: child" in nightly(settings, retrain=True, home=home)["note"]
+    with Retrainings.read(home / "tiny" / RETRAIN) as record:
+        assert record.chosen() == winner
+    assert "Champion" not in nightly(settings, retrain=True, home=home)["note"]
+
+
 def test_a_choice_by_hand_with_other_settings_is_left_as_it_is(prefect_server: None, home: Path) -> None:
     from flows.nightly import nightly
     from flows.retrain import retrain

@@ -12,7 +12,7 @@ import pytest
 
 from flows.home import BadInput, Home
 from flows.nights.record import NIGHTS, Nights, path, recorded, tally
-from search import Candidate, Evaluation, Ledger, SearchLocked
+from search import Candidate, Evaluation, Ledger, SearchLocked, Spent
 from tests.flows.families import genome_of, kin
 from tests.flows.families import recorded as grown
 
@@ -37,14 +37,30 @@ def test_a_night_is_recorded_when_it_begins_and_when_it_ends(home: Home) -> None
         night = nights.begin("tiny")
         assert [one.outcome for one in recorded(home, "tiny")] == ["running"]
         more(home, "tiny", 1)
-        done = nights.end(night, "went on", seconds=12.5)
+        done = nights.end(night, "went on")
     (read,) = recorded(home, "tiny")
     assert read == done
     assert (read.before.spent.evaluations, read.last.spent.evaluations) == (1, 2)
     assert (read.before.front, read.last.front) == ((0,), (0, 1))
-    assert read.last.spent.elapsed_seconds == 12.5
+    assert read.last.spent.elapsed_seconds == 11.0
     assert read.ended is not None
     assert read.ended >= read.begun
+
+
+def test_a_tally_is_one_look_at_a_search_that_goes_on(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    more(home, "tiny", 0)
+    right = Ledger.spent
+
+    def meanwhile(ledger: Ledger) -> Spent:
+        spent = right(ledger)
+        monkeypatch.undo()
+        more(home, "tiny", 1)
+        return spent
+
+    monkeypatch.setattr(Ledger, "spent", meanwhile)
+    seen = tally(home, "tiny")
+    assert (seen.spent.evaluations, seen.front) == (1, (0,))
+    assert tally(home, "tiny").front == (0, 1)
 
 
 def test_nights_are_counted_over_the_searches_of_a_succession(home: Home) -> None:

@@ -11,7 +11,7 @@ import pytest
 from flows.home import BadInput, Home
 from flows.nights.record import Night, Nights, Tally, tally
 from flows.nights.succession import Succession, finished, first, tonight, why
-from search import Budget, Spent
+from search import Budget, Ledger, Spent
 from tests.flows.conftest import config
 from tests.flows.families import genome_of, recorded
 from tests.flows.test_finalists import told
@@ -61,20 +61,21 @@ def test_a_search_is_finished_when_its_last_night_found_nothing_to_propose(home:
     assert not finished(endless, home, [replace(night, search="other")])
 
 
-def test_the_age_that_the_night_saw_counts_and_not_only_that_of_the_last_event(home: Home) -> None:
+def test_the_age_at_the_end_of_a_session_counts_and_not_only_that_of_the_last_event(home: Home) -> None:
     searched(home, config(), 3)  # the last event is at second 2
     settings = config(budget={"seconds": 5})
-    after = Tally(Spent(3, 3, elapsed_seconds=5.01))
     assert not finished(settings, home, [])
-    assert finished(settings, home, [Night(1, "tiny", 0.0, Tally(), 1.0, after, "spent")])
+    with Ledger.open(home.search("tiny")) as ledger:
+        ledger.aged(5.01)
+    assert finished(settings, home, [])
+    assert why(settings, home, 1.0) == "spent"
 
 
 def test_a_night_says_why_its_search_stopped(home: Home) -> None:
     searched(home, config(), 7)
-    assert why(config(), home, 1.0, 9.0) == "spent"
-    assert why(config(budget={"candidates": 8}), home, 1.0, 9.0) == "went on"
-    assert why(config(budget={"seconds": 9}), home, 1.0, 9.0) == "spent"
-    assert why(config(budget={}), home, 0.4, 9.0) == "exhausted"
+    assert why(config(), home, 1.0) == "spent"
+    assert why(config(budget={"candidates": 8}), home, 1.0) == "went on"
+    assert why(config(budget={}), home, 0.4) == "exhausted"
 
 
 def test_a_successor_has_wider_limits_no_founders_of_its_own_and_the_corrected_judgement() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,29 @@ def test_an_answer_that_is_lost_leaves_no_second_run(place: Home, monkeypatch: p
     sender.drain()
     assert counted(place) == Counter(range(COUNT))
     assert len(runs(place, "search")) == 1
+
+
+def test_a_run_that_a_slow_server_makes_when_nobody_waits_any_more_is_removed(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[Callable[[], Any]] = []
+
+    def slow(client: MlflowClient, *given: Any) -> Any:
+        if not late and given[2].get("morphogen.number") == "1":
+            late.append(lambda: made(client, *given))
+            raise TimeoutError("read timed out")
+        return made(client, *given)
+
+    made = MlflowClient.create_run
+    monkeypatch.setattr(MlflowClient, "create_run", slow)
+    sender = tracker(place)
+    with pytest.raises(TimeoutError):
+        sender.drain()
+    sender.drain()
+    late[0]()  # behind the back of the drain that looked for it
+    assert counted(place)[1] == 2
+    sender.finish()
+    assert set(counted(place).values()) == {1}
 
 
 def test_another_search_of_the_same_name_on_the_same_server_is_left_alone(place: Home, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,6 +54,45 @@ def test_a_budget_of_dollars_is_the_machine_s_price_for_the_time_of_all_sessions
 
     assert spent(3.0) == 3
     assert spent(5.0) == 5
+
+
+def test_what_a_session_takes_after_its_last_event_counts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("search.loop.time.monotonic", lambda: clock[0])
+
+    def stopped(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
+        clock[0] += 900.0
+        done(RuntimeError("as the test wants it"))
+
+    for session in range(1, 4):
+        with pytest.raises(RuntimeError, match="as the test"):
+            go(place, stopped, Budget(dollars=3.0, dollars_per_hour=4.0))
+        with Ledger.read(place / "toy") as ledger:
+            assert ledger.spent().elapsed_seconds == 900.0 * session
+    spent = go(place, in_turn(ToyEvaluator()), Budget(seconds=2700.0)).spent
+    assert (spent.elapsed_seconds, spent.evaluations) == (2700.0, 1)  # what was in flight is ended, no more is begun
+
+
+def test_the_age_is_noted_while_a_child_takes_long(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.loop.SECONDS_BETWEEN_NOTES", 0.01)
+    evaluator = ToyEvaluator()
+
+    def age() -> float:
+        with Ledger.read(place / "toy") as ledger:
+            return ledger.spent().elapsed_seconds
+
+    def slow(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
+        before, deadline = age(), time.monotonic() + 20
+
+        def wait() -> None:
+            while age() <= before and time.monotonic() < deadline:
+                time.sleep(0.01)
+            noted = age() > before
+            done(evaluator(candidate, parents) if noted else AssertionError("no age was noted"))
+
+        threading.Thread(target=wait).start()
+
+    assert go(place, slow, Budget(candidates=2)).spent.evaluations == 2
 
 
 def test_the_bound_that_is_nearest_counts() -> None:
