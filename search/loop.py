@@ -339,8 +339,13 @@ class _Loop:
 
 def _recordable(evaluation: Evaluation) -> Evaluation:
     """Returns an evaluation without the numbers that JSON cannot hold; if one is an objective, it is a failure."""
-    named = {name: _finite(getattr(evaluation, name)) for name in ("cost", "gradients", "features")}
-    clean = replace(evaluation, curve=tuple(map(_finite, evaluation.curve)), **named)
+    clean = replace(
+        evaluation,
+        cost=_finite(evaluation.cost),
+        curve=tuple(map(_finite, evaluation.curve)),
+        gradients=_finite(evaluation.gradients),
+        features=_finite(evaluation.features),
+    )
     if not clean.ok:
         return replace(clean, objectives={})
     broken = [name for name, value in clean.objectives.items() if not math.isfinite(value)]
