@@ -224,8 +224,8 @@ def test_a_deterministic_failure_is_final_and_told(status: Status, place: Path) 
 def test_an_objective_that_is_not_finite_is_a_failure(value: float, place: Path) -> None:
     def diverged(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
         good = ToyEvaluator()(candidate, parents)
-        curve = ({"examples": 1.0, "loss": value},)
-        return replace(good, objectives={**good.objectives, "error": value}, curve=curve) if candidate.number else good
+        wrong = {**good.objectives, "error": value} if candidate.number else good.objectives
+        return replace(good, objectives=wrong, curve=({"examples": 1.0, "loss": value},), features={"depth": value})
 
     strategy = founders(1, 2)
     go(place, strategy, in_turn(diverged))
@@ -233,7 +233,7 @@ def test_an_objective_that_is_not_finite_is_a_failure(value: float, place: Path)
     assert failed == strategy.told[1]
     assert (failed.status, failed.objectives, failed.weights) == ("non_finite", {}, None)
     assert failed.reason == "error is not finite"
-    assert failed.curve == ({"examples": 1.0},)
+    assert (failed.curve, failed.features) == (({"examples": 1.0},), {})
 
 
 def test_a_genome_that_cannot_be_built_is_a_failure(place: Path) -> None:
