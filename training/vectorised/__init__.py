@@ -5,18 +5,20 @@ Where channels lie last in memory, torch's kernels for a CPU take the channels o
 training of a network of 4,300 parameters (Zen 4). Two ways out, chosen by the graph before anything is computed:
 values whose channels fill vectors are laid out as oneDNN likes them (blocked.py), and narrow ones are seen as rows of
 many channels, by units of convolution, norm, ReLU and pool that pass over their numbers less often (unit.py). The
-values are torch's but for rounding. Whatever is in neither case is left to torch.
+values are torch's but for rounding. Whatever is in neither case is left to torch, but for one fault of oneDNN's
+(unseen.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from torch import Tensor, fx, nn
 
 from training.vectorised.blocked import available, blocked
 from training.vectorised.chains import units
+from training.vectorised.unseen import zeroed
 
 
 @contextmanager
@@ -37,7 +39,8 @@ def vectorised(network: nn.Module, half: bool = False) -> Iterator[None]:
     for module, forward in chosen.items():
         module.forward = forward
     try:
-        yield
+        with zeroed(network) if half else nullcontext():
+            yield
     finally:
         for module in chosen:
             del module.forward
