@@ -281,7 +281,8 @@ def _merged(e: Merged, known: Shapes) -> TensorExpr | None:
     parts, made = _length(e.of.of, e.axis, e.groups, known), cut(e.of)
     if _covers(e, e.of, parts):
         return e.of.of
-    if (shape := shape_of(e, known)) and all(_opposed(a, b) for a, b in zip(cut(e), made, strict=True)):
+    opposed = e.of.new in ("opposite", "zero") and all(_opposed(a, b) for a, b in zip(cut(e), made, strict=True))
+    if opposed and (shape := shape_of(e, known)):
         return Constant(shape, 0.0)
     return None
 

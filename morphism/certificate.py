@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from genomes import Genome, expand
 from genomes.operations import Input
+from morphism.algebra import simplified, vanishes
 from morphism.edit import EXACT, Edit
 from morphism.errors import Inapplicable
 from morphism.proof import proves
@@ -118,10 +119,15 @@ def certify(
         errors[mode] = relative_error(wanted, got)
     modes = tuple(sorted(edit.modes))
     proved = tuple(mode for mode in modes if proves(parent, edit, mode))
-    kept = all(errors[mode] <= TOLERANCES[mode] for mode in modes) and (proved == modes or bool(edit.zeros))
+    kept = all(errors[mode] <= TOLERANCES[mode] for mode in modes) and (proved == modes or _conditional(edit))
     verdict = kept and _agree(after, child_weights)
     digests = (parent.digest, edit.genome.digest, edit.digest)
     return Certificate(edit.rule, *digests, modes, errors, proved, seed, verdict)
+
+
+def _conditional(edit: Edit) -> bool:
+    """Says whether an edit is exact only if something of the parent's weights is zero."""
+    return not all(vanishes(simplified(value)) for value in edit.zeros)
 
 
 def _precise(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from genomes import Genome
 from genomes.operations import Conv, Operation
+from genomes.operations.mixing import MOST_PADDING
 from morphism.edit import EXACT, Edit, Modes, Site
 from morphism.errors import Inapplicable
 from morphism.planning import altered, expanded, node_of, nodes
@@ -98,6 +99,8 @@ def _has_gaps(operation: Conv) -> bool:
 
 def _may_grow(genome: Genome, module: str, node: str, operation: Operation) -> bool:
     if not isinstance(operation, Conv) or operation.kernel % 2 == 0 or operation.kernel + 2 > LARGEST:
+        return False
+    if operation.padding + operation.dilation > MOST_PADDING:
         return False
     reach = operation.dilation * (operation.kernel + 1) // 2
     expansion = expanded(genome)

@@ -144,7 +144,7 @@ class DropBranch:
         return [
             {"module": m, "node": node, "branch": branch}
             for m, node, operation in nodes(genome)
-            if isinstance(operation, Add)
+            if type(operation) is Add  # a mean is one too, and is divided by how many there are
             for branch in sorted(set(genome[m].sources[node]))
             if _ends(genome[m], node, branch)
         ]
@@ -303,7 +303,7 @@ def _sums(read: Sequence[Entry], e: Gather, kept: Symbol, gone: Symbol) -> tuple
 
 def _ends(module: Module, node: str, branch: str) -> bool:
     """Says whether a branch into a sum ends in a layer or norm that nothing else reads."""
-    if not isinstance(module.operations[node], Add) or len(module.sources[node]) < 2:
+    if type(module.operations[node]) is not Add or len(module.sources[node]) < 2:
         return False
     operation = module.operations[branch]
     return isinstance(operation, (Conv, Linear, BatchNorm)) and [e.target for e in readers(module, branch)] == [node]

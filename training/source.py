@@ -29,7 +29,8 @@ OWN = (  # classes that are written into the source of a network that uses them
     modules.Attention,
 )
 CLASSES = frozenset(
-    {*keyword.kwlist, *dir(builtins), *(part.__name__ for part in OWN), "Network", "Tensor", "Path", "F"}
+    {*keyword.kwlist, *dir(builtins), *(part.__name__ for part in OWN)}
+    | {"Network", "Tensor", "Path", "F", "MEAN", "STD", "WEIGHTS"}
 )
 
 

@@ -118,8 +118,8 @@ def idx(root: Path, name: str) -> Tensor:
         raise DataError(f"{packed} must be a gzip file: {error}") from None
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     shape = [int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes)]
-    if not axes or len(content) != 4 + 4 * axes + math.prod(shape):
-        raise DataError(f"{plain} must be a whole IDX file of unsigned bytes")
+    if not axes or not 0 < math.prod(shape) == len(content) - 4 - 4 * axes:
+        raise DataError(f"{plain} must be a whole IDX file of unsigned bytes, one at least")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
@@ -130,13 +130,13 @@ def _torchvision(spec: DataSpec) -> Raw:
     maker = getattr(datasets, {**TORCHVISION, "fashion_mnist": "FashionMNIST"}[spec.name])
     try:
         parts = [maker(str(root), train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
+        return Raw(*(Labelled(_channels_first(np.asarray(p.data)), torch.as_tensor(p.targets).long()) for p in parts))
+    except Exception as error:  # of damaged files any kind
         hint = " (on Debian: apt-get install dataset-fashion-mnist)" if spec.name == "fashion_mnist" else ""
         raise DataError(
-            f"{spec.name} must be in {root}, and it could not be downloaded ({str(error).splitlines()[0]}): put its "
-            f"files there and set data.root{hint}"
+            f"{spec.name} must be in {root}, whole, or be downloaded, which failed ({_line(error)}): put its files "
+            f"there and set data.root{hint}"
         ) from None
-    return Raw(*(Labelled(_channels_first(np.asarray(p.data)), torch.as_tensor(p.targets).long()) for p in parts))
 
 
 def _channels_first(images: np.ndarray[Any, Any]) -> Tensor:
@@ -146,17 +146,40 @@ def _channels_first(images: np.ndarray[Any, Any]) -> Tensor:
 
 def _image_folder(spec: DataSpec) -> Raw:
     from torchvision.datasets import ImageFolder
-    from torchvision.transforms.functional import pil_to_tensor, resize
+    from torchvision.transforms.functional import resize
 
     if not spec.root or not Path(spec.root).is_dir():
         raise DataError(f"data.root must be a folder with one sub-folder of images for each class, got {spec.root!r}")
     size = [spec.size, spec.size]
     try:
-        folder = ImageFolder(spec.root)
-        images = torch.stack([resize(pil_to_tensor(image), size) for image, _ in folder])
+        folder = ImageFolder(spec.root, loader=_picture)
     except OSError as error:
-        raise DataError(f"data.root {spec.root} must hold readable images, a sub-folder a class: {error}") from None
+        raise DataError(f"data.root {spec.root} must hold images, a sub-folder a class: {error}") from None
+    images = torch.stack([resize(image, size) for image, _ in folder])
     return Raw(Labelled(images, torch.tensor(folder.targets, dtype=torch.int64)), None)
+
+
+def _picture(path: str) -> Tensor:
+    """Returns an image file as colours, uint8 `[3, H, W]`; of 16 bits the higher eight."""
+    from PIL import Image
+    from torchvision.transforms.functional import pil_to_tensor
+
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("I", "F"):
+                raise DataError(f"{path} must have 8 or 16 bits for each colour, it has 32")
+            if image.mode.startswith("I;16"):
+                return torch.from_numpy((np.asarray(image) >> 8).astype(np.uint8)).expand(3, -1, -1)
+            colours: Tensor = pil_to_tensor(image.convert("RGB"))
+            return colours
+    except DataError:
+        raise
+    except Exception as error:  # of damaged files any kind
+        raise DataError(f"{path} must be a readable image: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _own(spec: DataSpec) -> Raw:

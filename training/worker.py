@@ -50,7 +50,7 @@ NO_MEMORY = (  # outside of torch's allocator of a device: of its context, of it
     "CUBLAS_STATUS_NOT_INITIALIZED",
 )
 # Of a device, or of a lack of memory that torch does not tell as such: no fault of the network that was tried there.
-FAULTS = ("unable to find an engine", "cudaGetDeviceCount")
+FAULTS = ("unable to find an engine", "cudaGetDeviceCount", "could not create a primitive")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -215,10 +215,15 @@ def ended(code: int, result: Path, seconds: float) -> Outcome:
     if code == NO_ROOM:
         return Outcome("io_error", seconds, "disk full: there was no room for the result")
     if code < 0:
-        return Outcome("killed", seconds, f"died of {signal.Signals(-code).name}")
+        return Outcome("killed", seconds, f"died of {_named(-code)}")
     if code > 0:
         return Outcome("lost", seconds, f"ended with exit code {code}")
     return landed(result) or Outcome("lost", seconds, "ended without a result")
+
+
+def _named(number: int) -> str:
+    """Returns what a signal is called; those of real time have no names."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def kill(process: ForkServerProcess) -> None:

@@ -10,6 +10,8 @@ from typing import ClassVar
 from genomes.errors import InvalidGenome
 from genomes.operations.base import MAX_CHANNELS, Operation, Shape, Shapes, Trait, bounded, image, slid
 
+MOST_PADDING = 64
+
 
 @dataclass(frozen=True)
 class Conv(Operation):
@@ -20,7 +22,7 @@ class Conv(Operation):
     out_channels: int = bounded(1, MAX_CHANNELS)
     kernel: int = bounded(1, 31, 3)
     stride: int = bounded(1, 32, 1)
-    padding: int = bounded(0, 64, 0)
+    padding: int = bounded(0, MOST_PADDING, 0)
     dilation: int = bounded(1, 16, 1)
     groups: int = bounded(1, MAX_CHANNELS, 1)
     bias: bool = False

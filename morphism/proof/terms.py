@@ -6,11 +6,13 @@ integers. A term is an atom or a sum of atoms with coefficients; a product of te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-SAME = 1e-12  # below which coefficients differ by rounding alone
+STEPS = 10**12  # to each power of two: coefficients that are a step apart differ by rounding alone
+SAME = 1 / STEPS  # of what was added up: the rest of a sum that is smaller is what rounding left
 NEVER_NEGATIVE = ("relu", "relu6", "sigmoid", "hardsigmoid", "one")
 Key = tuple[Any, ...]
 Sum = tuple[tuple[int, float], ...]
@@ -70,14 +72,14 @@ class Terms:
         table: by key, its term.
         shares: the atoms that are parts.
         loose: columns that hold something else in each row, so that no two rows that read them are one.
-        numbers: the coefficients, by their place in steps of `SAME`.
+        numbers: the coefficients, by their place in steps that are as fine as they are small.
     """
 
     keys: list[Key] = field(default_factory=list)
     table: dict[Key, int] = field(default_factory=dict)
     shares: dict[int, Share] = field(default_factory=dict)
     loose: set[int] = field(default_factory=set)
-    numbers: dict[int, float] = field(default_factory=lambda: {0: 0.0})
+    numbers: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Makes the two terms that everything needs, 0 and 1."""
@@ -98,7 +100,9 @@ class Terms:
 
     def exact(self, value: float) -> float:
         """Returns the number that was seen before and differs from a value by rounding alone, else the value."""
-        place = round(value / SAME)
+        mantissa, exponent = math.frexp(abs(value))
+        steps = (exponent + 2_000) * STEPS + round((2 * mantissa - 1) * STEPS)  # the least exponent is -1,073
+        place = steps if value > 0 else -steps
         known = next((self.numbers[near] for near in (place, place - 1, place + 1) if near in self.numbers), None)
         return self.numbers.setdefault(place, value) if known is None else known
 
@@ -124,17 +128,22 @@ class Terms:
 
     def total(self, addends: Iterable[tuple[int, float]]) -> int:
         """Returns the sum of terms, each times a number; parts of one whole become the whole."""
-        found: dict[int, float] = {}
+        found: dict[int, list[float]] = {}  # what is added up for each atom
         for term, factor in addends:
             for atom, coefficient in self.summands(term):
-                found[atom] = found.get(atom, 0.0) + factor * coefficient
+                found.setdefault(atom, []).append(factor * coefficient)
         merging = True
         while merging:
             merging = not self.shares.keys().isdisjoint(found) and self._merge(found)
-        kept = tuple(sorted((a, number) for a, c in found.items() if (number := self.exact(c))))
+        kept = tuple(sorted((atom, number) for atom, parts in found.items() if (number := self._sum(parts))))
         return kept[0][0] if len(kept) == 1 and kept[0][1] == 1 else self.term("sum", kept)
 
-    def _merge(self, found: dict[int, float]) -> bool:
+    def _sum(self, parts: list[float]) -> float:
+        """Returns the sum of coefficients, as `exact` has it; 0 if rounding alone is left of them."""
+        whole = sum(parts)
+        return self.exact(whole) if abs(whole) > SAME * sum(map(abs, parts)) else 0.0
+
+    def _merge(self, found: dict[int, list[float]]) -> bool:
         """Replaces complete families of equally weighted parts by their wholes, in place; says whether it did."""
         families: dict[Hashable, dict[int, int]] = {}
         for atom in found.keys() & self.shares.keys():
@@ -143,10 +152,10 @@ class Terms:
         merged = False
         for members in families.values():
             share = self.shares[next(iter(members.values()))]
-            if len(members) == share.count and len({self.exact(found[atom]) for atom in members.values()}) == 1:
-                factor = next(iter([found.pop(atom) for atom in members.values()]))
+            if len(members) == share.count and len({self._sum(found[atom]) for atom in members.values()}) == 1:
+                factor = next(iter([self._sum(found.pop(atom)) for atom in members.values()]))
                 for atom, coefficient in self._whole(share):
-                    found[atom] = found.get(atom, 0.0) + factor * coefficient
+                    found.setdefault(atom, []).append(factor * coefficient)
                 merged = True
         return merged
 

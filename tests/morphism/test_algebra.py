@@ -86,6 +86,7 @@ def test_an_expression_has_a_normal_form(expression: TensorExpr, normal: TensorE
         Gather(Gather(W, 1, (0, 0)), 1, (0, 1, 1), "split", seed=4),
         Gather(Gather(W, 0, (1, 0)), 1, (1, 0)),  # another axis
         Merged(Gather(W, 1, (0, 0, 1)), 1, (0, 0, 1)),  # copies, not parts
+        Merged(Gather(W, 1, (0, -1, -2), new="random", seed=3), 1, (-1, 0, 0)),  # twice the same, not its negative
         Merged(Gather(W, 1, (0, 0, 1), "split", seed=3), 1, (0, 0, 1)),  # slices are lost
         Times(Times(W, 0.3), 0.7),  # would round differently
     ],

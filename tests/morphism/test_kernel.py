@@ -88,6 +88,13 @@ def test_groups_stay_where_the_dense_weight_would_be_too_large() -> None:
         plan("conv.dense", genome, node="c")
 
 
+def test_a_kernel_does_not_grow_beyond_the_padding_that_there_may_be() -> None:
+    for padding, grows in ((48, True), (49, False)):
+        genome = between(c=Conv(4, 3, 1, padding, 16))
+        genome = genome.changed({"net": genome["net"].changed({"x": Input(0, (2, 40, 40))})})
+        assert ({"module": "net", "node": "c"} in TABLE["kernel.grow"].sites(genome)) == grows
+
+
 @pytest.mark.parametrize("pool", [AvgPool(), AvgPool(3, 1, 1), AvgPool(3, 2, 1), AvgPool(4, 3, 2)])
 def test_an_average_pool_becomes_a_depthwise_convolution(pool: AvgPool) -> None:
     child = preserved(between(p=pool), "pool.depthwise", node="p")

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from genomes import Genome
-from genomes.operations import AvgPool, BatchNorm, Conv, Flatten, GlobalPool, Linear, Mean, ReLU
-from morphism import CATALOGUE, Edit, Inapplicable
-from morphism.certificate import TOLERANCES, relative_error
+from genomes import Genome, expand
+from genomes.operations import Add, AvgPool, BatchNorm, Conv, Flatten, GlobalPool, Linear, Mean, ReLU
+from morphism import CATALOGUE, EXACT, Edit, Inapplicable
+from morphism.certificate import TOLERANCES, certify, relative_error
 from morphism.interpreter import run
 from morphism.proof import doubt, proves
 from morphism.realise import realise
@@ -138,6 +138,29 @@ def spoilt(expression: TensorExpr, rng: random.Random) -> TensorExpr:
             replace(expression, new=rng.choice(("zero", "one", "random"))),
         )
     )
+
+
+def test_small_numbers_are_not_nothing() -> None:
+    pools = {f"p{i}": AvgPool(31, 1, 15) for i in range(4)}  # 1 / 961^4 of what is summed
+    genome = chain(a=Conv.same(4, 3), **pools, n=BatchNorm(), g=GlobalPool(), f=Flatten(), h=Linear(3))
+    weight = Constant(expand(genome).tensor_shapes()["a.weight"], 0.5)
+    assert not proves(genome, Edit("bad", {}, genome, {"a.weight": weight}, EXACT), "eval")
+
+
+@pytest.mark.parametrize("zeros", [(), (Constant((1,), 0.0),), (Times(Source("a.weight"), 0.0),)])
+def test_a_branch_that_no_probe_reaches_is_refused(zeros: tuple[TensorExpr, ...]) -> None:
+    genome = chain(a=Conv.same(4, 3), g=GlobalPool(), f=Flatten(), h=Linear(3))
+    added = {"c": Conv(4, 1, bias=True), "r": ReLU(), "d": Conv(4, 1), "s": Add()}
+    edges = [("a", "c"), ("c", "r"), ("r", "d"), ("a", "s", 0), ("d", "s", 1), ("s", "g")]
+    child = genome.changed({"net": genome["net"].changed(added, edges, [("a", "g")])})
+    tensors = {
+        "c.weight": Random((4, 4, 1, 1), 1.0, 1),
+        "c.bias": Constant((4,), -50.0),
+        "d.weight": Times(Times(Random((4, 4, 1, 1), 1.0, 2), 1e-13), 1e13),
+    }
+    edit, weights = Edit("trojan", {}, child, tensors, EXACT, zeros), messy(genome, 0)
+    certificate = certify(genome, edit, weights, realise(edit, weights), 0)
+    assert (certificate.proved, certificate.verdict) == ((), False)
 
 
 def test_factors_in_another_order_are_the_same_number() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genomes import Genome, Module, check, expand
-from genomes.operations import Add, BatchNorm, Conv, Flatten, GlobalPool, Input, Linear, Output, ReLU
+from genomes.operations import Add, BatchNorm, Conv, Flatten, GlobalPool, Input, Linear, Mean, Output, ReLU
 from morphism import CATALOGUE, EXACT, INVERSES, Edit, Inapplicable, Morphism, compose, undo
 from morphism.certificate import TOLERANCES, relative_error
 from morphism.interpreter import run
@@ -322,6 +322,15 @@ def test_twins_of_random_networks_merge_exactly() -> None:
 def test_a_place_without_an_inverse_is_refused(name: str, site: dict[str, Any]) -> None:
     with pytest.raises(Inapplicable):
         BY_NAME[name].plan(small(), {"module": "net", **site}, random.Random(0))
+
+
+def test_an_operand_of_a_mean_is_none_of_a_sum() -> None:
+    genome = small()
+    mean = genome.changed({"net": genome["net"].changed({"s": Mean()})})
+    assert [site for site in BY_NAME["branch.drop_zero"].sites(genome) if site["node"] == "s"]
+    assert not [site for site in BY_NAME["branch.drop_zero"].sites(mean) if site["node"] == "s"]
+    with pytest.raises(Inapplicable):
+        BY_NAME["branch.drop_zero"].plan(mean, {"module": "net", "node": "s", "branch": "m"}, random.Random(0))
 
 
 def test_inverses_are_never_drawn_by_themselves() -> None:

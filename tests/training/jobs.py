@@ -114,6 +114,7 @@ FAILURES = {
     "library": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     "handle": RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
     "workspace": RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    "primitive": RuntimeError("could not create a primitive"),
     "engine": RuntimeError("GET was unable to find an engine to execute this computation"),
     "fault": torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered\nmore of it"),
     "driver": torch.cuda.DeferredCudaCallError("CUDA call failed lazily at initialization with error: none"),

@@ -211,6 +211,11 @@ def twice(model: Any, x: Tensor) -> Tensor:
     return model.conv(model.conv(x))
 
 
+def tied(model: Any, x: Tensor) -> Tensor:
+    kernel = model.conv.weight.transpose(0, 1)
+    return functional.conv2d(functional.conv2d(x, kernel), kernel)
+
+
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "an unknown module": (
         nn.Sequential(nn.Conv2d(4, 4, 1), nn.Flatten(2), nn.LSTM(144, 3)),
@@ -235,6 +240,10 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "weights used twice": (
         Does(twice, 4, conv=nn.Conv2d(4, 4, 1)),
         "conv must be used once, it is used 2 times: every place in a genome has weights of its own",
+    ),
+    "weights used twice as what is derived of them": (
+        Does(tied, 4, conv=nn.Conv2d(4, 4, 1, bias=False)),
+        r"conv\.weight must be used once, it is used 2 times",
     ),
     "a choice by what is computed": (
         Does(lambda _, x: x if x.sum() > 0 else -x, 4),

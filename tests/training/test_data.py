@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import sys
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,8 @@ def test_missing_fashion_mnist_names_both_remedies(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0\0\x08\x01", b"\0\0\x09\x01\0\0\0\x01\0", b"\0\0\x08\x01\0\0\0\x05\0", b"hello"]
+    "content",
+    [b"", b"\0\0\x08\x01", b"\0\0\x08\x01\0\0\0\0", b"\0\0\x09\x01\0\0\0\x01\0", b"\0\0\x08\x01\0\0\0\x05\0", b"hello"],
 )
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_damaged_idx_file_is_refused(content: bytes, packed: bool, tmp_path: Path) -> None:
@@ -173,8 +175,44 @@ def test_a_folder_of_images_is_brought_to_one_size(tmp_path: Path) -> None:
     train = load(prepared).train
     assert all(int(image[0].max() > 200) == 1 - int(label) for image, label in zip(*train, strict=True))
     (tmp_path / "pictures" / "cats" / "0.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="must hold readable images"):
+    with pytest.raises(DataError, match="must be a readable image"):
         prepare(DataSpec("image_folder", root=str(tmp_path / "pictures"), size=8), tmp_path)
+
+
+def folder_of(place: Path, image: Image.Image) -> DataSpec:
+    """Writes an image, and another one of another class."""
+    for label, picture in {"one": image, "other": Image.new("RGB", (8, 8))}.items():
+        (place / "pictures" / label).mkdir(parents=True)
+        for number in range(9):
+            picture.save(place / "pictures" / label / f"{number}.tiff")
+    return DataSpec("image_folder", root=str(place / "pictures"), size=8)
+
+
+def test_images_of_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
+    ramp = torch.arange(64, dtype=torch.int32).view(8, 8) * 1024
+    image = Image.fromarray(ramp.numpy().astype("uint16"))
+    train = load(prepare(folder_of(tmp_path, image), tmp_path)).train
+    seen = train.images[train.labels == 0][0]
+    assert torch.equal(seen, (ramp // 256).to(torch.uint8).expand(3, 8, 8))
+
+
+def test_images_of_thirty_two_bits_are_refused(tmp_path: Path) -> None:
+    spec = folder_of(tmp_path, Image.new("F", (8, 8), 0.5))
+    with pytest.raises(DataError, match=r"one/\d\.tiff must have 8 or 16 bits for each colour"):
+        prepare(spec, tmp_path)
+
+
+def test_whatever_a_damaged_file_raises_is_told_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = folder_of(tmp_path, Image.new("RGB", (64, 64)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own error is no OSError
+    with pytest.raises(DataError, match=r"one/\d\.tiff must be a readable image: Image size"):
+        prepare(spec, tmp_path)
+    files = tmp_path / "MNIST" / "raw"
+    files.mkdir(parents=True)
+    for part, kind in product(("train", "t10k"), ("images-idx3", "labels-idx1")):
+        (files / f"{part}-{kind}-ubyte").write_bytes(b"<html>")
+    with pytest.raises(DataError, match=r"mnist must be in .* whole"):
+        prepare(DataSpec("mnist", root=str(tmp_path)), tmp_path)
 
 
 @pytest.mark.parametrize("root", [None, "nowhere", "."])

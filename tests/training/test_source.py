@@ -243,5 +243,12 @@ def test_mean_and_deviation_are_numbers_in_the_source() -> None:
     assert "MEAN = 0.1307\nSTD = 0.3081\n" in text
 
 
+def test_no_module_takes_the_name_of_a_constant() -> None:
+    net = chained(ops.Call("m_e_a_n"), ops.Flatten(), ops.Linear(2), start=ops.Input(0, (1, 2, 2)))
+    text = source(Genome.of({"net": net, "m_e_a_n": chained(ops.ReLU())}), 0.1, 0.3, "w").text
+    assert "class MEAN_2(" in text
+    assert "class MEAN(" not in text
+
+
 def test_a_shape_is_written_with_its_batch() -> None:
     assert batched((3, 32, 32)) == "[N, 3, 32, 32]"

@@ -16,7 +16,7 @@ import pytest
 
 from tests.training import jobs
 from tests.training.jobs import alive
-from training.worker import ENVIRONMENT, Outcome, failure, landed, preload, run_isolated
+from training.worker import ENVIRONMENT, Outcome, ended, failure, landed, preload, run_isolated
 
 PATIENCE = 60.0  # seconds; only a broken program waits that long
 PARENT = """
@@ -184,6 +184,7 @@ def test_what_a_child_started_dies_with_it(file: Path) -> None:
         ("handle", "out_of_memory", "NOT_INITIALIZED"),
         ("workspace", "out_of_memory", "ALLOCATION_FAILED"),
         ("engine", "lost", "unable to find an engine"),
+        ("primitive", "lost", "could not create a primitive"),
         ("fault", "lost", "ECC error"),
         ("driver", "lost", "failed lazily"),
         ("count", "lost", "cudaGetDeviceCount"),
@@ -203,6 +204,10 @@ def test_what_is_raised_becomes_a_status(kind: str, status: str, reason: str, fi
     if kind in ("memory", "bug"):
         outcome = run_isolated(jobs.failing, kind, result=file, timeout=PATIENCE)
         assert (outcome.status, outcome.reason) == got
+
+
+def test_a_signal_without_a_name_has_its_number(file: Path) -> None:
+    assert ended(-40, file, 1.0) == Outcome("killed", 1.0, "died of signal 40")
 
 
 def test_a_tensor_that_does_not_fit_is_out_of_memory(file: Path) -> None:

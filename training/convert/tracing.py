@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -119,13 +119,27 @@ def _unshared(traced: fx.GraphModule) -> None:
     for name, parameter in traced.named_parameters(remove_duplicate=False):
         if (first := firsts.setdefault(id(parameter), name)) != name:
             raise ConversionError(f"{name} must be a parameter of its own, it is also {first}: {OWN}")
-    names = set(firsts.values())
+    names, derived = set(firsts.values()), _derived(traced.graph)
     for node in traced.graph.nodes:
         target = str(node.target)
         if node.op == "call_module" and modules[target].state_dict():
             uses[target] += 1
         if node.op == "get_attr" and target in names:
-            uses[target] += len(node.users)
+            uses[target] += _uses(node, derived)
     for name, times in uses.items():
         if times > 1:
             raise ConversionError(f"{name} must be used once, it is used {times} times: {OWN}")
+
+
+def _derived(graph: fx.Graph) -> set[fx.Node]:
+    """Returns the weights, and what is computed from them alone."""
+    found = set[fx.Node]()
+    for node in graph.nodes:
+        if node.op == "get_attr" or (node.all_input_nodes and found.issuperset(node.all_input_nodes)):
+            found.add(node)
+    return found
+
+
+def _uses(node: fx.Node, derived: Collection[fx.Node]) -> int:
+    """Returns in how many places a weight is used, as it is or as something that is derived from it."""
+    return sum(_uses(user, derived) if user in derived else 1 for user in node.users)
