@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from evo.individual import Individual
 from evo.judgement import Judging
-from evo.population import Population
+from evo.population import MOST_FOUNDERS, Population
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
 from search import Candidate, Evaluation, Fidelity, Past, proposals
@@ -39,8 +39,11 @@ class AgingSettings:
 
     def __post_init__(self) -> None:
         """Refuses sizes that cannot work."""
-        if min(self.population, self.tournament, self.founders) < 1:
-            raise ValueError(f"strategy.population, tournament and founders must be 1 or more, got {self}")
+        if min(self.population, self.tournament, self.founders) < 1 or self.founders > MOST_FOUNDERS:
+            raise ValueError(
+                "strategy.population, tournament and founders must be 1 or more, and founders at most "
+                f"{MOST_FOUNDERS}, got {self}"
+            )
 
 
 class AgingEvolution:

@@ -15,7 +15,7 @@ from deap import tools
 
 from evo.individual import Individual
 from evo.judgement import Judging
-from evo.population import Population
+from evo.population import MOST_FOUNDERS, Population
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
 from search import Candidate, Evaluation, Fidelity, Past, proposals
@@ -39,8 +39,10 @@ class NSGA2Settings:
 
     def __post_init__(self) -> None:
         """Refuses sizes that cannot work."""
-        if self.population < 2 or self.founders < 1 or not self.objectives:
-            raise ValueError(f"strategy needs a population of 2 or more, a founder and an objective, got {self}")
+        if self.population < 2 or not 1 <= self.founders <= MOST_FOUNDERS or not self.objectives:
+            raise ValueError(
+                f"strategy needs a population of 2 or more, 1 to {MOST_FOUNDERS} founders and an objective, got {self}"
+            )
 
 
 class NSGA2:

@@ -14,6 +14,8 @@ from genomes import Genome, Limits, Seen, equivalent
 from morphism import Edit
 from search import Candidate, Evaluation, Fidelity, Past
 
+MOST_FOUNDERS = 10_000
+
 Select = Callable[[random.Random], Individual]
 PARENTS = 4  # tried for one child, if no new genome is found around the first
 

@@ -75,7 +75,7 @@ def planned(config: SearchConfig, home: Home) -> Plan:
         begun = bequeathed(config, home, space) or ancestor(config, space, directory)
         return Plan(prepared, proposer(config, space, directory, prepared, begun), begun)
     except InvalidGenome as error:
-        raise BadInput(str(error)) from None
+        raise BadInput(f"{error} (the data are kept in {prepared.file}: remove it after changing them)") from None
 
 
 def bequeathed(config: SearchConfig, home: Home, space: ResidualSpace) -> Bequest | None:

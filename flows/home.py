@@ -75,6 +75,8 @@ class Home:
         Raises:
             BadInput: it cannot be written.
         """
+        if "?" in str(self.root.absolute()):
+            raise BadInput(f"--home must have no ? in its path, which ends the path of MLflow's file; got {self.root}")
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             probe = self.data / ".writable"

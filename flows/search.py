@@ -27,7 +27,7 @@ from flows.hearing import heard
 from flows.home import BadInput, Home
 from flows.slots import SlotWords
 from flows.terminal import display
-from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive
+from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive, sha256
 
 if TYPE_CHECKING:
     from flows.cluster.runner import Remote
@@ -109,7 +109,9 @@ def search(
     with ExitStack() as stack:
         remote = stack.enter_context(connection(config))
         ledger = stack.enter_context(Ledger.create(place.search(config.name), document(config, place), FREE))
-        evaluator = trainer(config, place, keep(config, place, prepared, begun), places)
+        prepared = keep(config, place, prepared, begun)
+        ledger.pin("data", sha256(prepared.file), f"the data in {prepared.file}")
+        evaluator = trainer(config, place, prepared, places)
         tidy(ledger, evaluator)
         stack.enter_context(tracker.running())
         stack.callback(stop_children, evaluator.pool)

@@ -12,6 +12,7 @@ from search.errors import (
     SearchMissing,
     UnreadableLedger,
 )
+from search.files import sha256
 from search.front import non_dominated
 from search.ledger import Ledger
 from search.loop import Budget, Dispatch, Done, Progress, drive
@@ -71,5 +72,6 @@ __all__ = [
     "non_dominated",
     "proposals",
     "remind",
+    "sha256",
     "twin_key",
 ]

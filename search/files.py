@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +51,12 @@ def write(path: Path, content: bytes) -> None:
         finally:
             Path(partial).unlink(missing_ok=True)
         _flush(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's content."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _flush(directory: Path) -> None:

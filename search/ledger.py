@@ -8,6 +8,7 @@ the disk, with all before it; an ask does not, for what a power cut takes of it 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,8 +41,10 @@ class Ledger(View):
     def __init__(self, directory: Path, lock: BinaryIO | None) -> None:
         """Opens the file, for writing if a lock is given; `create`, `open` and `read` are the ways in."""
         self.directory, self._lock, self._epoch = directory, lock, 0
-        # Never "rwc": a file that is not there must not be made, empty, by whoever only looks.
-        address = f"{(directory / FILE).absolute().as_uri()}?mode=rw"
+        # Never "rwc": a file that is not there must not be made, empty, by whoever only looks. Where nothing can be
+        # written, as in a backup, nobody else writes either, and a reader needs no files of its own beside this one.
+        sealed = not (lock or os.access(directory, os.W_OK) or (directory / f"{FILE}-wal").exists())
+        address = f"{(directory / FILE).absolute().as_uri()}?{'mode=ro&immutable=1' if sealed else 'mode=rw'}"
         try:
             self._db = sqlite3.connect(address, timeout=30, isolation_level=None, uri=True, check_same_thread=False)
         except sqlite3.Error as error:
@@ -51,6 +54,8 @@ class Ledger(View):
             self._prepare()
         except sqlite3.DatabaseError as error:
             self.close()
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN:
+                raise UnreadableLedger(f"{directory} must be writable, since {FILE} has a log beside it") from None
             raise UnreadableLedger(
                 f"{directory / FILE} must be a whole ledger of this program, restore a copy of it: {error}"
             ) from None
@@ -170,6 +175,22 @@ class Ledger(View):
         """Records the search's age between events: a session may end, or be killed, long after its last one."""
         with self._transaction(lasting=False) as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('elapsed', ?)", (str(elapsed),))
+
+    def pin(self, fact: str, value: str, what: str) -> None:
+        """Records a fact that the whole search depends on, or compares it with what is recorded.
+
+        Args:
+            fact: its name.
+            value: of it, now.
+            what: should be as it was, in words.
+
+        Raises:
+            ConfigMismatch: it was another one.
+        """
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (fact, value))
+        if self._meta(fact) != value:
+            raise ConfigMismatch(f"{what} must be what search {self.directory.name} began with: restore a copy of it")
 
     def mark_sent(self, number: int, external_id: str | None) -> None:
         """Records the id under which tracking now shows an evaluation; None if it does not show it any more."""

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -84,7 +84,8 @@ class Prepared:
 def prepare(spec: DataSpec, cache: Path) -> Prepared:
     """Returns the facts of a data set's file, and makes the file first if it is not there.
 
-    The file is named by what `spec` says: after a change of the images themselves, or of your own function, remove it.
+    The file is named by what `spec` says, and by the folder that it is about: after a change of the images themselves,
+    or of your own function, remove it.
 
     Args:
         spec: which data, and how it is split.
@@ -93,7 +94,9 @@ def prepare(spec: DataSpec, cache: Path) -> Prepared:
     Raises:
         DataError: unknown, missing or malformed data.
     """
-    key = json.dumps([LAYOUT, asdict(spec)], sort_keys=True).encode()
+    own = spec.root or ("." if ":" in spec.name else None)
+    placed = replace(spec, root=own and str(Path(own).absolute()))
+    key = json.dumps([LAYOUT, asdict(placed)], sort_keys=True).encode()
     file = (
         cache
         / f"{re.sub('[^a-z0-9_]+', '-', spec.name.lower())[:40]}-{hashlib.sha256(key).hexdigest()[:12]}.safetensors"
@@ -131,6 +134,14 @@ def _split(given: Raw, spec: DataSpec) -> dict[str, Labelled]:
     if start >= len(order):
         raise DataError(f"data.validation, second_validation and test must leave examples to train on, got {shares}")
     parts["train"] = Labelled(*(tensor[order[start:]] for tensor in given.train))
+    counts = given.train.labels.bincount()
+    left = parts["train"].labels.bincount(minlength=len(counts))
+    if len(unseen := ((counts > 0) & (left == 0)).nonzero()):
+        first = int(unseen[0])
+        raise DataError(
+            f"data {spec.name} must have more images of class {first}: it has {int(counts[first])}, and none of them "
+            "is left to train on"
+        )
     return {"test": given.test, **parts} if given.test else parts
 
 

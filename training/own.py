@@ -26,8 +26,8 @@ def function(name: str, folder: Path) -> Callable[..., Any]:
     try:
         module = _file(folder / place) if place.endswith(".py") else importlib.import_module(place)
         found = getattr(module, attribute)
-    except (ImportError, AttributeError, ValueError, OSError, SyntaxError) as error:
-        raise ImportError(str(error)) from error
+    except Exception as error:  # it is the user's code
+        raise ImportError(str(error) or type(error).__name__) from error
     finally:
         sys.path.remove(str(folder.absolute()))
     if not callable(found):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import traceback
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -145,31 +146,38 @@ def _channels_first(images: np.ndarray[Any, Any]) -> Tensor:
 
 
 def _image_folder(spec: DataSpec) -> Raw:
-    from torchvision.datasets import ImageFolder
+    """Reads pictures of any sizes, a sub-folder of images for each class; what is hidden is left out."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
     from torchvision.transforms.functional import resize
 
     if not spec.root or not Path(spec.root).is_dir():
         raise DataError(f"data.root must be a folder with one sub-folder of images for each class, got {spec.root!r}")
-    size = [spec.size, spec.size]
+    folders = [path for path in sorted(Path(spec.root).iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    for folder in folders:
+        if not any(path.is_file() for path in folder.iterdir()):
+            raise DataError(f"{folder} must hold the images of one class, it holds none: set data.root to their folder")
     try:
-        folder = ImageFolder(spec.root, loader=_picture)
-    except OSError as error:
-        raise DataError(f"data.root {spec.root} must hold images, a sub-folder a class: {error}") from None
-    images = torch.stack([resize(image, size) for image, _ in folder])
-    return Raw(Labelled(images, torch.tensor(folder.targets, dtype=torch.int64)), None)
+        found = make_dataset(spec.root, {folder.name: n for n, folder in enumerate(folders)}, IMG_EXTENSIONS)
+    except (OSError, ValueError) as error:
+        raise DataError(f"data.root {spec.root} must hold images, a sub-folder a class: {_line(error)}") from None
+    images = torch.stack([resize(_picture(path), [spec.size, spec.size]) for path, _ in found])
+    return Raw(Labelled(images, torch.tensor([label for _, label in found], dtype=torch.int64)), None)
 
 
 def _picture(path: str) -> Tensor:
-    """Returns an image file as colours, uint8 `[3, H, W]`; of 16 bits the higher eight."""
-    from PIL import Image
+    """Returns an image file as colours, uint8 `[3, H, W]`: upright, on white, of 16 bits the higher eight."""
+    from PIL import Image, ImageOps
     from torchvision.transforms.functional import pil_to_tensor
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
             if image.mode in ("I", "F"):
                 raise DataError(f"{path} must have 8 or 16 bits for each colour, it has 32")
             if image.mode.startswith("I;16"):
                 return torch.from_numpy((np.asarray(image) >> 8).astype(np.uint8)).expand(3, -1, -1)
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             colours: Tensor = pil_to_tensor(image.convert("RGB"))
             return colours
     except DataError:
@@ -191,7 +199,14 @@ def _own(spec: DataSpec) -> Raw:
             f"data.name {spec.name!r} must name a function that can be imported ({error}): install its package, or set "
             "data.root to the folder that holds its module"
         ) from None
-    made = make()
+    try:
+        made = make()
+    except Exception as error:  # it is the user's code
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(
+            f"data.name {spec.name!r} must name a function that returns images and labels, without arguments; it "
+            f"raises {type(error).__name__}: {_line(error)} ({last.filename}:{last.lineno})"
+        ) from error
     try:
         pairs = made if isinstance(made[0], tuple | list) else [made]
         train, *test = [Labelled(*map(torch.as_tensor, pair)) for pair in pairs]

@@ -35,5 +35,7 @@ class DataSpec:
         for field in ("validation", "second_validation", "test"):
             if not 0 < getattr(self, field) < 1:
                 raise ValueError(f"data.{field} must be a share between 0 and 1, got {getattr(self, field)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"data.seed must be in [0, 2^63), got {self.seed}")
         if not 4 <= self.size <= 1024:
             raise ValueError(f"data.size must be in [4, 1024] pixels, got {self.size}")

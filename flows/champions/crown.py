@@ -50,12 +50,17 @@ def restored(tracker: Tracker, home: Home) -> str:
         SearchLocked: finalists are being trained.
     """
     with Retrainings.open(home.search(tracker.name) / RETRAIN) as record:
+        withdrawn = record.holders().withdrawn
         champion.restore(record)
         places, trainings = record.holders(), record.recorded()
         known = tracker.tell_retrained(record) and registry.tell(tracker, home, record)
-    now, then = (trainings[key].number for key in (places.champion or "", places.previous or ""))
+    now, then = (trainings[key] for key in (places.champion or "", places.previous or ""))
+    again = "again, which had been withdrawn" if now.key in withdrawn else "again"
     later = "" if known else f"; MLflow has not heard of it: {home.command('sync', tracker.name)}"
-    return f"Child {now} is champion again; child {then} is withdrawn, and not promoted by itself{later}"
+    return (
+        f"Child {now.number}, seed {now.seed}, is champion {again}; child {then.number}, seed {then.seed}, is "
+        f"withdrawn, and not promoted by itself{later}"
+    )
 
 
 def _use(tracker: Tracker, home: Home, weights: str) -> Iterator[str]:

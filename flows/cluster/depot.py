@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import fsspec
 
 from flows.home import BadInput
-from search import CorruptWeights, Evaluation
+from search import CorruptWeights, Evaluation, sha256
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -121,9 +120,3 @@ class Supply:
             )
         self._there.add(evaluation.weights)
         return evaluation
-
-
-def sha256(file: Path) -> str:
-    """Returns the SHA-256 of a file's content."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

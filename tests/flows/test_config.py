@@ -95,6 +95,9 @@ def test_bytes_that_are_no_text_and_directories_are_refused(tmp_path: Path) -> N
         ({"founders": ["a.json"], "origin": {"model": "a.py:b"}}, "origin must be left out with founders"),
         ({"origin": {"model": "a.py:b"}, "strategy": {"kind": "random"}}, "origin must be left out with the random"),
         ({"origin": {"model": "a.py"}}, "origin.model"),
+        ({"data": {"seed": 2**63}}, "data.seed"),
+        ({"strategy": {"nsga2": {"founders": 10**30}}}, "1 to 10000 founders"),
+        ({"strategy": {"aging": {"founders": 10_001}}}, "at most 10000"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_its_place(changes: dict[str, Any], place: str) -> None:

@@ -114,7 +114,7 @@ def test_a_rollback_gives_the_place_back_here_and_in_mlflow(
     before, now = crowned(home, 0, 1)
     assert run(monkeypatch, "champion", "tiny", "--home", str(home), "--rollback") == 0
     said = capsys.readouterr().out
-    assert f"Child {before.number} is champion again; child {now.number} is withdrawn" in said
+    assert f"Child {before.number}, seed 0, is champion again; child {now.number}, seed 0, is withdrawn" in said
     assert "version 1" in said
     assert held(home)[1] == {"champion": "1", "previous": "2"}
     assert run(monkeypatch, "export", "tiny", "--home", str(home), "--to", str(home / "exported")) == 0

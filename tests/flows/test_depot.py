@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.cluster.depot import Depot, Supply, sha256
+from flows.cluster.depot import Depot, Supply
 from flows.home import BadInput
-from search import CorruptWeights, Evaluation
+from search import CorruptWeights, Evaluation, sha256
 from tests.flows.test_orders import begun
 
 CONTENT = b"some weights"

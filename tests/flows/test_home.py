@@ -37,6 +37,11 @@ def test_making_a_home_twice_leaves_nothing_but_the_data_directory(tmp_path: Pat
     assert [path.relative_to(home.root) for path in home.root.rglob("*")] == [Path("data")]
 
 
+def test_a_path_that_would_end_in_mlflow_s_address_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"must have no \? in its path"):
+        Home(tmp_path / "what?").make()
+
+
 def test_a_relative_home_has_absolute_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     home = Home(Path("searches"))

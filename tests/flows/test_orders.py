@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from flows import assembly
-from flows.cluster.depot import Depot, sha256
+from flows.cluster.depot import Depot
 from flows.cluster.orders import Order, fulfilled, settled
 from flows.home import BadInput, Home
-from search import Candidate, Evaluation, Ledger, WeightStore
+from search import Candidate, Evaluation, Ledger, WeightStore, sha256
 from tests.flows.conftest import config
 from tests.flows.families import kin
 from training.slots import Slot

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from flows.assembly import DATA
 from genomes.spaces.residual import ResidualSpace
-from search import Ledger
+from search import ConfigMismatch, Ledger
 from tests.flows.conftest import FEW, config
 from tests.flows.pictures import stripes
+from training import DataSpec, prepare
 
 
 def searched(home: Path, **changes: object) -> Ledger:
@@ -65,3 +67,7 @@ def test_a_search_keeps_its_data_and_founders(prefect_server: None, home: Path, 
     with Ledger.read(home / "tiny") as ledger:
         assert [evaluation.ok for evaluation in ledger.evaluations().values()] == [True] * 4
     assert not list((home / "data").glob("*.safetensors"))
+    other = prepare(DataSpec("digits", seed=1), home / "data")
+    other.file.replace(home / "tiny" / DATA)
+    with pytest.raises(ConfigMismatch, match=r"the data in .* must be what search tiny began with"):
+        search(config(budget={"candidates": 5}, founders=[str(file)]), home)

@@ -211,6 +211,11 @@ def twice(model: Any, x: Tensor) -> Tensor:
     return model.conv(model.conv(x))
 
 
+def test_a_wrapper_of_data_parallel_training_is_left_out() -> None:
+    model = Does(lambda m, x: m.conv(x), 4, conv=nn.Conv2d(4, 4, 3))
+    assert convert(nn.DataParallel(model), SHAPE)[0] == convert(model, SHAPE)[0]
+
+
 def tied(model: Any, x: Tensor) -> Tensor:
     kernel = model.conv.weight.transpose(0, 1)
     return functional.conv2d(functional.conv2d(x, kernel), kernel)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import gzip
 import sys
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,34 @@ def test_images_of_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
     assert torch.equal(seen, (ramp // 256).to(torch.uint8).expand(3, 8, 8))
 
 
+def test_photographs_are_upright_and_what_is_transparent_is_white(tmp_path: Path) -> None:
+    photograph = Image.new("RGB", (8, 8))
+    photograph.paste((255, 255, 255), (0, 0, 8, 4))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be shown turned by a quarter
+    for label in ("dark", "turned"):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+    for number in range(9):
+        photograph.save(tmp_path / "pictures" / "turned" / f"{number}.png", exif=turned)
+        shape = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+        shape.paste((0, 0, 0, 255), (0, 0, 4, 8))
+        shape.save(tmp_path / "pictures" / "dark" / f"{number}.png")
+    train = load(prepare(DataSpec("image_folder", root=str(tmp_path / "pictures"), size=8), tmp_path)).train
+    half = torch.arange(8) >= 4
+    for label in (0, 1):
+        seen = train.images[train.labels == label][0]
+        assert torch.equal(seen == 255, half.expand(3, 8, 8))
+
+
+def test_hidden_folders_are_no_classes_and_folders_of_folders_are_refused(tmp_path: Path) -> None:
+    spec = folder_of(tmp_path, Image.new("RGB", (8, 8)))
+    (tmp_path / "pictures" / ".thumbnails").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / ".thumbnails" / "0.png")
+    assert prepare(spec, tmp_path).classes == 2
+    with pytest.raises(DataError, match=r"pictures must hold the images of one class, it holds none"):
+        prepare(replace(spec, root=str(tmp_path)), tmp_path / "other")
+
+
 def test_images_of_thirty_two_bits_are_refused(tmp_path: Path) -> None:
     spec = folder_of(tmp_path, Image.new("F", (8, 8), 0.5))
     with pytest.raises(DataError, match=r"one/\d\.tiff must have 8 or 16 bits for each colour"):
@@ -220,6 +249,39 @@ def test_a_folder_without_images_is_refused(root: str | None, tmp_path: Path) ->
     place = root and str(tmp_path / root)
     with pytest.raises(DataError, match=r"data\.root"):
         prepare(DataSpec("image_folder", root=place), tmp_path / "cache")
+
+
+def test_folders_of_one_relative_name_are_two_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    means = []
+    for colour in ("black", "white"):
+        folder_of(tmp_path / colour, Image.new("RGB", (8, 8), colour))
+        monkeypatch.chdir(tmp_path / colour)
+        means.append(prepare(DataSpec("image_folder", root="pictures", size=8), tmp_path / "cache").mean)
+    assert means[0] < 0.1 < means[1]
+
+
+def test_a_class_that_nothing_is_left_of_to_train_on_is_refused(tmp_path: Path) -> None:
+    spec = folder_of(tmp_path, Image.new("RGB", (8, 8)))
+    for number in range(1, 9):
+        (tmp_path / "pictures" / "other" / f"{number}.tiff").unlink()
+    words = "class 1: it has 1, and none of them is left to train on"
+    refused = 0
+    for seed in range(20):
+        with suppress(DataError):
+            assert set(load(prepare(replace(spec, seed=seed), tmp_path)).train.labels.tolist()) == {0, 1}
+            continue
+        with pytest.raises(DataError, match=words):
+            prepare(replace(spec, seed=seed), tmp_path)
+        refused += 1
+    assert 0 < refused < 20
+
+
+@pytest.mark.parametrize("source", ["def load():\n    return 1 / 0\n", "1 / 0\n", "def load(n):\n    pass\n"])
+def test_what_a_function_of_the_user_s_raises_is_told_in_one_line(source: str, tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(source)
+    with pytest.raises(DataError, match=r"data\.name 'faulty\.py:load' must name a function") as caught:
+        prepare(DataSpec("faulty.py:load", root=str(tmp_path)), tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_function_is_found_in_the_root(tmp_path: Path) -> None:

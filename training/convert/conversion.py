@@ -25,7 +25,7 @@ def convert(model: nn.Module, shape: tuple[int, ...]) -> tuple[Genome, dict[str,
 
     The model is traced in eval mode and never changed. Stochastic depth is left out, a LeakyReLU becomes a PReLU, a
     constant factor a trained one, and a norm without an affine map gets one. What eval mode never reaches, such as
-    auxiliary heads, is left out.
+    auxiliary heads, is left out, and so is the wrapping of data-parallel training.
 
     Args:
         model: maps images `[N, C, H, W]` to logits `[N, classes]`.
@@ -36,6 +36,8 @@ def convert(model: nn.Module, shape: tuple[int, ...]) -> tuple[Genome, dict[str,
             weights twice, or the genome does not compute the same on seeded probes: with the model's own weights, or
             with others, which tell apart what weights at their defaults would hide.
     """
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
     precision = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
     own = runnable(model, shape)
     genome, weights = followed(trace(own, shape), shape)
