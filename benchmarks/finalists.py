@@ -1,10 +1,10 @@
-"""Whether a search was worth its time: its finalists against the largest networks, for which nobody searched.
+"""Whether a search was worth its time: finalists of searches against the largest networks that nobody searched for.
 
-Takes a search whose first finalist `morphogen retrain` has trained, and trains the largest of many random members of
-the same space, within the same limits, with the same recipe, schedule and seeds. All are judged on the second
-validation part, which no search sees; the test part is not read. Writes docs/finalists.md.
+Takes searches whose first finalist `morphogen retrain` has trained, and trains the largest of many random members of
+the first one's space, within its limits, with its recipe, schedule and seeds. All are judged on the second validation
+part, which no search sees; the test part is not read. Writes docs/finalists.md.
 
-Usage: python benchmarks/finalists.py NAME [--home DIR] [--seeds N] [--examples N] [--largest N]
+Usage: python benchmarks/finalists.py NAME … [--home DIR] [--seeds N] [--examples N] [--largest N] [--keep FILE]
 """
 
 from __future__ import annotations
@@ -48,52 +48,60 @@ class Trained:
     Attributes:
         name: what it is called.
         genome: of the network.
-        evaluations: one for each seed.
+        searched: processor seconds of the children of its search.
+        errors: on the second validation part, in per cent, one for each seed.
+        seconds: processor seconds of these trainings.
     """
 
     name: str
     genome: Genome
-    evaluations: Sequence[Evaluation]
-
-    @property
-    def errors(self) -> list[float]:
-        """On the second validation part, in per cent."""
-        return [100 * evaluation.objectives[JUDGED] for evaluation in self.evaluations]
+    searched: float
+    errors: Sequence[float]
+    seconds: Sequence[float]
 
 
-def largest(config: SearchConfig, space: ResidualSpace, count: int) -> list[Genome]:
-    """Returns the different random members of the space with the most parameters."""
-    rng = random.Random(f"{config.seed}:largest")
-    drawn = dict.fromkeys(space.sample(rng) for _ in range(DRAWN))
-    return sorted(drawn, key=lambda genome: -cost(genome).parameters)[:count]
-
-
-def measured(name: str, home: Home, seeds: int | None, examples: int | None, count: int) -> list[Trained]:
-    """Returns the finalists as they are on record, and the largest networks, trained now.
+def finalist(name: str, home: Home, seeds: int | None, examples: int | None) -> tuple[SearchConfig, Trained]:
+    """Returns a search's configuration and its first finalist, as it is on record.
 
     Raises:
-        KeyError: a finalist's training is not on record: `morphogen retrain` with the same numbers comes first.
-        RuntimeError: a training failed.
+        KeyError: its trainings are not on record: `morphogen retrain` with the same numbers comes first.
     """
     with Ledger.read(home.search(name)) as ledger, Retrainings.read(home.search(name) / assembly.RETRAIN) as record:
-        config, known = configured(ledger.config, name, None, seeds, examples), record.recorded()
-        best, genomes = chosen(ledger, record, 1)
+        config, known, spent = configured(ledger.config, name, None, seeds, examples), record.recorded(), ledger.spent()
+        (best,), genomes = chosen(ledger, record, 1)
+    candidate = genomes[best.number]
+    done = [known[job.key].evaluation for job in wanted(config, assembly.retrainer(config, home), [candidate])]
+    called = f"{name} ({config.strategy.kind}, {spent.evaluations} candidates): child {best.number}"
+    errors = [100 * one.objectives[JUDGED] for one in done]
+    return config, Trained(called, candidate.genome, spent.train_seconds, errors, [o.cost["seconds"] for o in done])
+
+
+def unsearched(config: SearchConfig, home: Home, count: int, keep: Path) -> Iterator[Trained]:
+    """Yields the largest networks, trained now as far as they are not in the file.
+
+    Raises:
+        RuntimeError: a training failed.
+    """
     trainer = assembly.retrainer(config, home)
-    found = [
-        Trained(f"child {one.number}", genomes[one.number].genome, [known[job.key].evaluation for job in jobs])
-        for one in best
-        if (jobs := list(wanted(config, trainer, [genomes[one.number]])))
-    ]
     space = ResidualSpace(trainer.prepared.shape, trainer.prepared.classes, config.space)
+    rng = random.Random(f"{config.seed}:largest")
+    drawn = dict.fromkeys(space.sample(rng) for _ in range(DRAWN))
+    genomes = sorted(drawn, key=lambda genome: -cost(genome).parameters)[:count]
+    lines = map(json.loads, keep.read_text().splitlines() if keep.exists() else ())
+    known = {(line["genome"], line["seed"]): (line["error"], line["seconds"]) for line in lines}
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(len(trainer.pool.slots)) as pool:
         own = replace(trainer, store=WeightStore(Path(scratch) / "weights"), scratch=Path(scratch) / "results")
-        candidates = [Candidate(number, genome) for number, genome in enumerate(largest(config, space, count))]
-        jobs = list(wanted(config, own, candidates))
-        evaluations = list(pool.map(trained, jobs))
-    for one in candidates:
-        mine = [e for job, e in zip(jobs, evaluations, strict=True) if job.candidate.number == one.number]
-        found.append(Trained(f"largest of {DRAWN}, no. {one.number + 1}", one.genome, mine))
-    return found
+        jobs = list(wanted(config, own, [Candidate(number, genome) for number, genome in enumerate(genomes)]))
+        missing = [job for job in jobs if (job.candidate.genome.digest, job.seed) not in known]
+        for job, one in zip(missing, pool.map(trained, missing), strict=True):
+            found = 100 * one.objectives[JUDGED], one.cost["seconds"]
+            known[job.candidate.genome.digest, job.seed] = found
+            with keep.open("a") as file:
+                line = {"genome": job.candidate.genome.digest, "seed": job.seed}
+                print(json.dumps({**line, "error": found[0], "seconds": found[1]}), file=file)
+    for number, genome in enumerate(genomes, 1):
+        errors, seconds = zip(*(known[genome.digest, seed] for seed in range(config.retrain.seeds)), strict=True)
+        yield Trained(f"largest of {DRAWN}, no. {number}", genome, 0.0, errors, seconds)
 
 
 def trained(job: Job) -> Evaluation:
@@ -117,52 +125,54 @@ def difference(one: Trained, other: Trained) -> tuple[float, float, float]:
     return middle, middle - reach, middle + reach
 
 
-def page(name: str, found: Sequence[Trained]) -> Iterator[str]:
+def page(names: Sequence[str], examples: int, found: Sequence[Trained]) -> Iterator[str]:
     """Yields the lines of docs/finalists.md."""
-    best, *others = found
-    shown = best.evaluations[0].cost["examples"]
+    best = found[0]
     yield "# Whether the search was worth its time\n"
     yield (
-        f"Generated by `python benchmarks/finalists.py {name}`: the first finalist of one search, as `morphogen "
-        f"retrain {name}` trained it, and the largest of {DRAWN} random members of the space within the same limits, "
-        f"trained from scratch alike: {shown:,.0f} examples, {len(best.evaluations)} seeds. Errors on the second "
-        f"validation part, which no search sees, in per cent: mean ± standard deviation; the difference to the "
-        f"finalist, in points, with its 95 % interval (t, paired by seed, not corrected for the number of "
-        f"comparisons). {platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch "
+        f"Generated by `python benchmarks/finalists.py {' '.join(names)}`: the first finalist of each search, as "
+        f"`morphogen retrain` trained it, and the largest of {DRAWN} random members of the space within the same "
+        f"limits, for which nobody searched, trained from scratch alike: {examples:,} examples, {len(best.errors)} "
+        f"seeds. Errors on the second validation part, which no search sees, in per cent: mean ± standard deviation; "
+        f"the difference to the first row, in points, with its 95 % interval (t, paired by seed, not corrected for the "
+        f"number of comparisons). {platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch "
         f"{version('torch')}.\n"
     )
-    yield "| network | error, % | more than the finalist | parameters | MACs | CPU seconds a training |"
-    yield "|---|--:|--:|--:|--:|--:|"
+    yield "| network | error, % | more than the first | parameters | MACs | search, CPU s | a training, CPU s |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
     for one in found:
         counted = cost(one.genome)
         more = "" if one is best else "{:+.2f} ({:+.2f} to {:+.2f})".format(*difference(one, best))
-        seconds = statistics.mean(evaluation.cost["seconds"] for evaluation in one.evaluations)
         error = f"{statistics.mean(one.errors):.2f} ± {statistics.stdev(one.errors):.2f}"
-        row = [one.name, error, more, f"{counted.parameters:,}", f"{counted.macs:,}", f"{seconds:,.0f}"]
-        yield f"| {' | '.join(row)} |"
-    ends = [difference(one, best) for one in others]
+        spent = [f"{one.searched:,.0f}", f"{statistics.mean(one.seconds):,.0f}"]
+        yield f"| {' | '.join([one.name, error, more, f'{counted.parameters:,}', f'{counted.macs:,}', *spent])} |"
+    ends = [difference(one, best) for one in found[1:]]
     worse, better = sum(low > 0 for _, low, _ in ends), sum(high < 0 for *_, high in ends)
     yield (
-        f"\nOf {len(others)} networks that nobody searched for, {worse} {'is' if worse == 1 else 'are'} worse than the "
-        f"finalist beyond the noise of seeds, and {better} better. Seeds are not searches: how the finalists of other "
-        "searches would do, this does not say."
+        f"\nOf the {len(ends)} others, beyond the noise of seeds {worse} {'has' if worse == 1 else 'have'} more error "
+        f"than the first and {better} less. Seeds are not searches: how the finalists of other searches would do, this "
+        "does not say."
     )
 
 
 def main() -> None:
     """Measures, writes the page, prints it, and the result as JSON in the last line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("name", help="of a search whose finalists are trained")
+    parser.add_argument("names", nargs="+", help="of searches whose first finalist is trained")
     parser.add_argument("--home", type=Path, default=Path("searches"), help="the directory that holds searches")
     parser.add_argument("--seeds", type=int, help="as `morphogen retrain` had it")
     parser.add_argument("--examples", type=int, help="as `morphogen retrain` had it")
     parser.add_argument("--largest", type=int, default=3, help="how many of the largest networks are trained")
+    parser.add_argument("--keep", type=Path, help="a file of finished trainings; given again, the program goes on")
     given = parser.parse_args()
-    found = measured(given.name, Home(given.home), given.seeds, given.examples, given.largest)
-    text = "\n".join(page(given.name, found)) + "\n"
+    home = Home(given.home)
+    configs, found = zip(*(finalist(name, home, given.seeds, given.examples) for name in given.names), strict=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        others = list(unsearched(configs[0], home, given.largest, given.keep or Path(scratch) / "kept.jsonl"))
+    text = "\n".join(page(given.names, configs[0].full()[1].examples, [*found, *others])) + "\n"
     print(text)
     PAGE.write_text(text)
-    print("RESULT", json.dumps({one.name: {"errors": one.errors, "genome": one.genome.digest} for one in found}))
+    print("RESULT", json.dumps({o.name: {"errors": o.errors, "genome": o.genome.digest} for o in (*found, *others)}))
 
 
 if __name__ == "__main__":

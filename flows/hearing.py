@@ -8,11 +8,12 @@ as a traceback. So a flow asks first whether anybody listens.
 import logging
 import math
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from flows import settings  # before prefect, which reads its settings when it is imported
 
@@ -29,6 +30,7 @@ from flows.home import BadInput, redacted
 assert settings.DEFAULTS
 PATIENCE = 10.0  # seconds that somebody at a keyboard waits until Prefect answers
 SECONDS_OF_A_QUESTION = 5.0  # a server that is busy writing down events is not dead
+BOUND = dict[int, subprocess.Popen[bytes]]()  # by the process of a server, who waits to end it
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
 log = logging.getLogger("morphogen.prefect")
@@ -63,6 +65,7 @@ def heard(body: Callable[Given, Returned]) -> Callable[Given, Returned]:
     def told(*given: Given.args, **named: Given.kwargs) -> Returned:
         with SyncClientContext.get_or_create() as context:
             address = str(context.client.api_url)
+            bind()
             try:
                 result = body(*given, **named)
             except BaseException as error:
@@ -74,6 +77,20 @@ def heard(body: Callable[Given, Returned]) -> Callable[Given, Returned]:
             return result
 
     return told
+
+
+def bind() -> None:
+    """Lets a server that Prefect started for this process end with it, also if the process is killed.
+
+    A shell waits for the end of a pipe that only this process holds open.
+    """
+    module: Any = sys.modules.get("prefect.server.api.server")  # a second to import, and there if it made a server
+    for server in module.SubprocessASGIServer._instances.values() if module else ():  # Prefect tells it nowhere else
+        if (process := server.server_process) and process.pid not in BOUND:
+            told = ["sh", "-c", 'read -r _; kill "$0"', str(process.pid)]
+            BOUND[process.pid] = subprocess.Popen(
+                told, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+            )
 
 
 def check() -> None:

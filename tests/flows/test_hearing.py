@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from flows.home import BadInput
 from search import Ledger
 from tests.flows.conftest import FAST
 from tests.servers import Fault, Server, answers, prefect_server
+from tests.training.jobs import alive
 
 Start = Callable[..., subprocess.Popen[str]]
 DEAD = "http://127.0.0.1:9/api"  # where nobody listens
@@ -177,6 +180,27 @@ def test_a_search_is_not_begun_without_the_server_that_is_configured(
     assert process.returncode == 2, said
     assert said.splitlines()[-1].startswith("morphogen: Prefect must answer at")
     assert not (tmp_path / "digits").exists()
+
+
+def test_the_server_of_a_process_that_is_killed_ends_too(
+    started: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    asked = "from prefect.server.api.server import SubprocessASGIServer as S"
+    says = "print('server', *[one.server_process.pid for one in S._instances.values()], flush=True)"
+    process = started("-c", FLOW.replace('print("begun", flush=True)', f"{asked}; {says}"))
+    assert process.stdout is not None
+    server = next(int(line.split()[1]) for line in process.stdout if line.startswith("server "))
+    assert alive(server)
+    process.kill()
+    deadline = time.monotonic() + 20
+    while alive(server) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    stayed = alive(server)
+    with suppress(ProcessLookupError):
+        os.kill(server, signal.SIGKILL)  # it holds the pipe that the fixture reads
+    assert not stayed
 
 
 @pytest.mark.parametrize("dead", [False, True])
