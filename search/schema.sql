@@ -1,4 +1,6 @@
 -- One search. `event` is the sequence that resuming replays; `candidate` and `evaluation` hold what it refers to.
+-- `schema`, `config` and `epoch` from the beginning; later `elapsed`, the age that was noted last between events, and `data`,
+-- the SHA-256 of what the search trains on.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE genome (digest TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
