@@ -5,6 +5,7 @@ the first one's space, within its limits, with its recipe, schedule and seeds. A
 part, which no search sees; the test part is not read. Writes docs/finalists.md.
 
 Usage: python benchmarks/finalists.py NAME … [--home DIR] [--seeds N] [--examples N] [--largest N] [--keep FILE]
+       python benchmarks/finalists.py --quick
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from pathlib import Path
 from scipy import stats  # type: ignore[import-untyped]
 
 from flows import assembly
-from flows.config import SearchConfig
+from flows.config import SearchConfig, validated
 from flows.home import Home
 from flows.retrain import Job, chosen, configured, wanted
+from flows.retrain import retrain as retrained
+from flows.search import search
 from flows.standings import JUDGED
 from genomes import Genome, cost
 from genomes.spaces.residual import ResidualSpace
@@ -155,23 +158,37 @@ def page(names: Sequence[str], examples: int, found: Sequence[Trained]) -> Itera
     )
 
 
+def quickly(home: Path) -> list[str]:
+    """Makes a search of seconds on digits, and trains its finalist; returns what takes it."""
+    few = {"data": {"name": "digits"}, "fidelity": {"examples": 500}, "budget": {"candidates": 4}}
+    search(validated({"name": "quick", **few}, "quick"), home)
+    retrained("quick", top=1, seeds=2, examples=500, home=home)
+    return ["quick", "--home", str(home), "--seeds", "2", "--examples", "500", "--largest", "1"]
+
+
 def main() -> None:
-    """Measures, writes the page, prints it, and the result as JSON in the last line."""
+    """Measures, writes the page (unless quick), prints it, and the result as JSON in the last line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="+", help="of searches whose first finalist is trained")
+    parser.add_argument("names", nargs="*", help="of searches whose first finalist is trained")
+    parser.add_argument("--quick", action="store_true", help="a search of its own, of seconds; writes no page")
     parser.add_argument("--home", type=Path, default=Path("searches"), help="the directory that holds searches")
     parser.add_argument("--seeds", type=int, help="as `morphogen retrain` had it")
     parser.add_argument("--examples", type=int, help="as `morphogen retrain` had it")
     parser.add_argument("--largest", type=int, default=3, help="how many of the largest networks are trained")
     parser.add_argument("--keep", type=Path, help="a file of finished trainings; given again, the program goes on")
     given = parser.parse_args()
-    home = Home(given.home)
-    configs, found = zip(*(finalist(name, home, given.seeds, given.examples) for name in given.names), strict=True)
+    quick = given.quick
+    if not (given.names or quick):
+        parser.error("the name of a search is needed, or --quick")
     with tempfile.TemporaryDirectory() as scratch:
+        given = parser.parse_args(quickly(Path(scratch) / "home")) if quick else given
+        home = Home(given.home)
+        configs, found = zip(*(finalist(name, home, given.seeds, given.examples) for name in given.names), strict=True)
         others = list(unsearched(configs[0], home, given.largest, given.keep or Path(scratch) / "kept.jsonl"))
     text = "\n".join(page(given.names, configs[0].full()[1].examples, [*found, *others])) + "\n"
     print(text)
-    PAGE.write_text(text)
+    if not quick:
+        PAGE.write_text(text)
     print("RESULT", json.dumps({o.name: {"errors": o.errors, "genome": o.genome.digest} for o in (*found, *others)}))
 
 
