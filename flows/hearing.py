@@ -5,6 +5,7 @@ engine asks the server to accept the final state, tries for minutes, and then ra
 as a traceback. So a flow asks first whether anybody listens.
 """
 
+import atexit
 import logging
 import math
 import os
@@ -88,9 +89,15 @@ def bind() -> None:
     for server in module.SubprocessASGIServer._instances.values() if module else ():  # Prefect tells it nowhere else
         if (process := server.server_process) and process.pid not in BOUND:
             told = ["sh", "-c", 'read -r _; kill "$0"', str(process.pid)]
-            BOUND[process.pid] = subprocess.Popen(
+            BOUND[process.pid] = watcher = subprocess.Popen(
                 told, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
             )
+            atexit.register(_release, watcher)  # runs before what Prefect has registered: it ends the server itself
+
+
+def _release(watcher: subprocess.Popen[bytes]) -> None:
+    with watcher:
+        watcher.kill()
 
 
 def check() -> None:

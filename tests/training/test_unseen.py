@@ -36,10 +36,11 @@ def test_taps_are_seen_where_a_gradient_reaches_them(kernel: int, stride: int, p
         assert torch.equal(conv.weight.grad[0, 0] != 0, taps(conv, x.shape[2:]))
 
 
-def test_a_convolution_that_is_called_twice_keeps_what_one_call_sees() -> None:
+@pytest.mark.parametrize("sizes", [(1, 3), (3, 1)])
+def test_a_convolution_that_is_called_twice_keeps_what_one_call_sees(sizes: tuple[int, int]) -> None:
     conv = nn.Conv2d(1, 1, 3, 2, 1, bias=False)
     with zeroed(conv):
-        (conv(torch.ones(1, 1, 1, 1)) + conv(torch.ones(1, 1, 3, 3)).sum()).backward()
+        torch.stack([conv(torch.ones(1, 1, size, size)).sum() for size in sizes]).sum().backward()
     assert conv.weight.grad is not None
     assert bool((conv.weight.grad != 0).all())
     assert not conv._forward_pre_hooks

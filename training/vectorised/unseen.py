@@ -19,20 +19,26 @@ from torch import Tensor, nn
 def zeroed(network: nn.Module) -> Iterator[None]:
     """Gives such taps the gradient zero in what is computed while it is entered."""
     unseen: dict[nn.Module, Tensor] = {}
+    looked = set[tuple[nn.Module, torch.Size]]()
 
     def look(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        size = inputs[0].shape[2:]
+        if (conv, size) in looked:
+            return
+        looked.add((conv, size))
         assert isinstance(conv, nn.Conv2d)
-        found = ~taps(conv, inputs[0].shape[2:])
+        found = ~taps(conv, size)
         if conv in unseen:
             unseen[conv] &= found  # it is called again, with another size
-        elif found.any():
-            unseen[conv] = found
+            return
+        unseen[conv] = found
+        if found.any():
             blank: Any = conv.weight.register_hook  # torch has no types for it
             hooks.callback(blank(lambda slope: slope.masked_fill(unseen[conv], 0)).remove)
 
     with ExitStack() as hooks:
         for module in network.modules():
-            if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 and module.padding_mode == "zeros":
+            if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
                 hooks.callback(module.register_forward_pre_hook(look).remove)
         yield
 
