@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from scipy import stats  # type: ignore[import-untyped]
+from ablation import Interval, interval, words
 
 from flows import assembly
 from flows.config import SearchConfig, validated
@@ -120,12 +120,9 @@ def trained(job: Job) -> Evaluation:
     return evaluation
 
 
-def difference(one: Trained, other: Trained) -> tuple[float, float, float]:
+def difference(one: Trained, other: Trained) -> Interval:
     """Returns how much more error the first has, in points, and the ends of the 95 % interval (paired by seed)."""
-    pairs = [a - b for a, b in zip(one.errors, other.errors, strict=True)]
-    middle = statistics.mean(pairs)
-    reach = float(stats.t.ppf(0.975, len(pairs) - 1)) * statistics.stdev(pairs) / len(pairs) ** 0.5
-    return middle, middle - reach, middle + reach
+    return interval([a - b for a, b in zip(one.errors, other.errors, strict=True)])
 
 
 def page(names: Sequence[str], examples: int, found: Sequence[Trained]) -> Iterator[str]:
@@ -145,7 +142,7 @@ def page(names: Sequence[str], examples: int, found: Sequence[Trained]) -> Itera
     yield "|---|--:|--:|--:|--:|--:|--:|"
     for one in found:
         counted = cost(one.genome)
-        more = "" if one is best else "{:+.2f} ({:+.2f} to {:+.2f})".format(*difference(one, best))
+        more = "" if one is best else words(difference(one, best), 1)
         error = f"{statistics.mean(one.errors):.2f} ± {statistics.stdev(one.errors):.2f}"
         spent = [f"{one.searched:,.0f}", f"{statistics.mean(one.seconds):,.0f}"]
         yield f"| {' | '.join([one.name, error, more, f'{counted.parameters:,}', f'{counted.macs:,}', *spent])} |"
