@@ -31,7 +31,8 @@ from training import DataSpec, Prepared, Recipe, Trainer
 from training.retraining import Part, judge, retrain
 
 OPTUNA = "Optuna's NSGA-II"
-ARMS = ("inherited", "from scratch", "random", "largest", "starter", "no search", OPTUNA)
+INHERITED = "inherited"
+ARMS = (INHERITED, "from scratch", "random", "largest", "starter", "no search", OPTUNA)
 DRAWN = 500  # members of the space, of which the largest is taken
 SECOND: Part = "second_validation"
 
@@ -81,6 +82,14 @@ FULL = Size(
     retrained=300_000,
     trainings=2,
     segments=20,
+)
+LARGE = replace(  # what the preset of Fashion-MNIST asks for
+    FULL,
+    data=DataSpec("fashion_mnist", validation=0.1, second_validation=0.2),
+    limits=ResidualLimits(parameters=100_000, macs=8_000_000),
+    bounds=(100_000,),
+    retrained=200_000,
+    trainings=1,
 )
 QUICK = Size(
     budget=3.0,
@@ -149,12 +158,14 @@ class Found:
         finalists: under each bound of parameters, the best first; none where there is no network so small.
         left: under each bound, the weights with the least measured error, as the search leaves them; none of an arm
             that trains nothing.
+        trained: the weights that the search leaves in a network, by its digest.
         seconds: processor seconds of all children.
         children: that were trained; repeats of what was known are not counted.
     """
 
     finalists: Mapping[int, Sequence[Genome]]
     left: Mapping[int, str] = field(default_factory=dict)
+    trained: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     children: int = 0
 
@@ -225,9 +236,10 @@ def picked(ledger: Ledger, size: Size) -> Found:
     genomes = [(e.objectives["parameters"], ledger.candidate(e.number).genome) for e in good]
     children = sum(e.cost.get("seconds", 0.0) > 0 for e in told)
     stored = sorted((e for e in good if e.weights), key=lambda e: e.objectives["error"])
+    trained = {ledger.candidate(e.number).genome.digest: e.weights for e in reversed(stored)}  # the best one counts
     fitting = {bound: [e.weights for e in stored if e.objectives["parameters"] <= bound] for bound in size.bounds}
     left = {bound: weights[0] for bound, weights in fitting.items() if weights}
-    return Found(first(genomes, size), left, ledger.spent().train_seconds, children)
+    return Found(first(genomes, size), left, trained, ledger.spent().train_seconds, children)
 
 
 def largest(job: Job) -> Found:
@@ -270,7 +282,12 @@ def retrained(job: Job, found: Found) -> Iterator[dict[str, Any]]:
         again = [trained_anew(job, genome, number + 1) for number in range(job.size.trainings)]
         errors = [evaluation.objectives[f"{SECOND}_error"] for evaluation in again]
         seconds = spent + sum(evaluation.cost["seconds"] for evaluation in again)
-        yield pick(genome, [bound for bound, one in chosen.items() if one == genome], errors, seconds)
+        record = pick(genome, [bound for bound, one in chosen.items() if one == genome], errors, seconds)
+        if job.arm == INHERITED:
+            weights = found.trained[genome.digest]
+            on = [trained_on(job, genome, weights, number + 1) for number in range(job.size.trainings)]
+            record["on"] = statistics.mean(on)
+        yield record
         spent = 0.0
 
 
@@ -287,6 +304,22 @@ def trained_anew(job: Job, genome: Genome, number: int) -> Evaluation:
     if not evaluation.ok:
         raise RuntimeError(f"a retraining must succeed, it ended with {evaluation.status}: {evaluation.reason}")
     return evaluation
+
+
+def trained_on(job: Job, genome: Genome, weights: str, number: int) -> float:
+    """Returns the error on the second validation part after as full a training, begun with what the search left.
+
+    Raises:
+        RuntimeError: it failed.
+        TimeUp: the session's time is up.
+    """
+    job.left()
+    trainer = job.trainer("search", 1_000_000 + 1_000 * job.seed + number)
+    control = Candidate(1, genome, parents=(0,), fidelity=Fidelity(job.size.retrained))
+    evaluation = trainer(control, {0: Evaluation(0, "ok", weights=weights)})
+    if not evaluation.ok or evaluation.weights is None:
+        raise RuntimeError(f"a training must succeed, it ended with {evaluation.status}: {evaluation.reason}")
+    return second(job, evaluation.weights)
 
 
 def pick(genome: Genome, bounds: list[int], errors: list[float], seconds: float) -> dict[str, Any]:
@@ -310,7 +343,7 @@ def unsearched(job: Job) -> tuple[Found, list[dict[str, Any]]]:
         job.left()
         keep(file, trained(trainer, genome, done, planned(done, job.size.budget, job.size.segments, job.size.examples)))
     weights = done[-1].weights
-    found = Found(finalists, dict.fromkeys(bounds, weights), sum(one.seconds for one in done), 1)
+    found = Found(finalists, dict.fromkeys(bounds, weights), seconds=sum(one.seconds for one in done), children=1)
     return found, [pick(genome, bounds, [second(job, weights)], 0.0)]
 
 

@@ -5,13 +5,14 @@ random search; the largest of many random members, for which nothing is trained;
 others find is; the same, trained for all of the budget in one schedule; Optuna's NSGA-II on the chains of the space. Of
 an arm's finalists under each of several bounds of parameters, each trained from scratch by one recipe and schedule, the
 one with the least validation error is chosen; it is trained anew and judged on the second validation part. The test
-part is not read.
+part is not read. The picks of inherited evolution are trained once more for as long, from what the search left in them.
 
-A run writes docs/search_quality.md with what is measured so far. It can be stopped at any moment: what is measured is
-kept in docs/search_quality.jsonl, and the next run goes on from there; remove it when the search has changed. Optuna is
-an extra: `pip install -e '.[bench]'`; without it its arm is left out.
+A run writes docs/search_quality.md with what is measured so far, or docs/search_quality_large.md of networks as the
+preset of Fashion-MNIST has them. It can be stopped at any moment: what is measured is kept in a file of the same name,
+.jsonl, and the next run goes on from there; remove it when the search has changed. Optuna is an extra: `pip install -e '.[bench]'`; without it its arm is left out.
 
-Usage: python benchmarks/search_quality.py [--quick] [--seconds N] [--budget CPU_SECONDS] [--seeds N]
+Usage: python benchmarks/search_quality.py [--quick | --large] [--arms NAME …] [--seconds N] [--budget CPU_SECONDS]
+           [--seeds N]
 """
 
 from __future__ import annotations
@@ -36,14 +37,25 @@ from pathlib import Path
 from typing import Any
 
 from ablation import Interval, interval, volume, words
-from arms import ARMS, DRAWN, FULL, OPTUNA, QUICK, Job, Size, TimeUp, measured
+from arms import ARMS, DRAWN, FULL, INHERITED, LARGE, OPTUNA, QUICK, Job, Size, TimeUp, measured
 from optuna_chain import installed
 
 from training import prepare
 from training.slots import cores
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "search_quality.md"
-OURS = "inherited"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PIXELS = ("14 x 14", "28 x 28")
+MEANING = {
+    INHERITED: "NSGA-II with the product's founders and settings; a child begins with its parents' weights.",
+    "from scratch": "the same, but each child begins with fresh weights; no-op controls are left out.",
+    "random": "random search with the product's settings.",
+    "largest": f"of {DRAWN} random members the one with the most parameters; nothing is trained before the retraining.",
+    "starter": "the first starter under every bound: what retraining alone gives.",
+    "no search": """the first starter, trained in one schedule that costs the whole budget. It is not retrained, so that
+  its training is far longer than the retraining of the others: it shows what the budget buys where nobody searches.""",
+    OPTUNA: """on the chains of the space (width, stages, blocks of each, kernel, stride, separable), with its own
+  settings; a draw over the limits costs nothing. It has no edits, so its space is smaller.""",
+}
 Record = Mapping[str, Any]
 
 
@@ -81,7 +93,8 @@ class Study:
         Args:
             record: of an arm and a seed.
             measure: `volume`, `parameters` of the pick under the last bound, the name of a cost, or a bound, for the
-                retrained error under it; with `left` before it for the error of what the search left.
+                retrained error under it; with `left` before it for the error of what the search left, with `on` for
+                that of the pick when it is trained on from there.
         """
         if measure.startswith("left"):
             return record.get("left", {}).get(measure.removeprefix("left"))  # records of early versions have none
@@ -89,14 +102,16 @@ class Study:
             return volume([(one["error"], one["parameters"]) for one in record["picks"]], self.size.bounds[-1])
         if measure in ("search", "retraining", "children"):
             return float(record[measure])
-        name, bound = ("parameters", self.size.bounds[-1]) if measure == "parameters" else ("error", int(measure))
-        return next((float(one[name]) for one in record["picks"] if bound in one["bounds"]), None)
+        name, bound = "on" if measure.startswith("on") else "error", measure.removeprefix("on")
+        if measure == "parameters":
+            name, bound = measure, str(self.size.bounds[-1])
+        return next((float(one[name]) for one in record["picks"] if int(bound) in one["bounds"] and name in one), None)
 
     def difference(self, arm: str, measure: str) -> Interval:
         """Returns ours minus the arm's, within a seed: the mean and its 95 % interval over seeds."""
         found = list[float]()
         for seed in range(self.seeds):
-            records = (self.records.get((one, seed)) for one in (OURS, arm))
+            records = (self.records.get((one, seed)) for one in (INHERITED, arm))
             pair = [value for r in records if r and (value := self.value(r, measure)) is not None]
             if len(pair) == 2:
                 found.append(pair[0] - pair[1])
@@ -165,10 +180,33 @@ def bounded(study: Study, kind: str = "") -> Iterator[str]:
         yield f"| {arm} | {' | '.join(cells)} |"
 
 
+def onward(study: Study) -> Iterator[str]:
+    """Yields a section on our picks, trained on from what the search left; nothing if no record has it."""
+    bounds, done = study.size.bounds, study.done(INHERITED)
+    pairs = {b: [[study.value(record, f"{kind}{b}") for kind in ("on", "")] for record in done] for b in bounds}
+    both = {b: [(on, anew) for on, anew in found if on is not None and anew is not None] for b, found in pairs.items()}
+    if not any(both.values()):
+        return
+    yield f"""
+## Trained on instead
+
+Error in per cent of the picks of inherited evolution, trained by the same recipe and schedule from fresh weights, and
+from those that the search left in them, which have their ancestors' examples besides; trained on minus fresh, within a
+pick, in points.
+
+| | {" | ".join(f"at most {bound:,}" for bound in bounds)} |
+|---{"|--:" * len(bounds)}|"""
+    for name, which in (("from fresh weights", 1), ("trained on", 0)):
+        cells = [spread(interval([pair[which] for pair in both[bound]]), ".2f", 100.0) for bound in bounds]
+        yield f"| {name} | {' | '.join(cells)} |"
+    told = [words(interval([on - anew for on, anew in both[bound]]), 100) for bound in bounds]
+    yield f"| difference | {' | '.join(told)} |"
+
+
 def compared(study: Study) -> Iterator[str]:
     """Yields the rows of the third table: ours minus each other arm, in points."""
     for arm in study.arms:
-        if arm != OURS:
+        if arm != INHERITED:
             measures = [*map(str, study.size.bounds), "volume"]
             yield f"| {arm} | {' | '.join(words(study.difference(arm, name), 100) for name in measures)} |"
 
@@ -185,7 +223,7 @@ def sorted_out(study: Study, measure: str, sign: int) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {"worse": [], "better": [], "not told apart": [], "unknown": []}
     for arm in study.arms:
-        if arm != OURS:
+        if arm != INHERITED:
             _, low, high = sorted_ends(study.difference(arm, measure), sign)
             told = "worse" if high < 0 else "better" if low > 0 else "not told apart"
             found[told if math.isfinite(low) else "unknown"].append(arm)
@@ -200,7 +238,7 @@ def sorted_ends(found: Interval, sign: int) -> Interval:
 
 def verdict(study: Study) -> str:
     """Returns what the intervals of the differences say, in sentences that the numbers choose."""
-    if len(study.done(OURS)) < 2:
+    if len(study.done(INHERITED)) < 2:
         return "One seed tells no difference from chance."
     told = list[str]()
     measures = [(f"with at most {bound:,} parameters", str(bound), 1) for bound in study.size.bounds]
@@ -225,35 +263,32 @@ def verdict(study: Study) -> str:
     return "\n".join([f"{goal} is {'reached' if won else '**missed**'}.\n", *told])
 
 
+def place(size: Size) -> Path:
+    """Returns the file of a size's page; that of its records has another suffix."""
+    return DOCS / f"search_quality{'_large' * (size.limits == LARGE.limits)}.md"
+
+
 def page(study: Study) -> str:
-    """Returns docs/search_quality.md."""
-    size, missing = study.size, study.missing()
+    """Returns the page of what is measured."""
+    size, missing, large = study.size, study.missing(), study.size.limits == LARGE.limits
     total = sum(record["search"] + record["retraining"] for record in study.records.values())
     load = statistics.mean(record["load"] for record in study.records.values())
     bounds = " | ".join(f"at most {bound:,}" for bound in size.bounds)
     used = ", ".join(f"{name} {number}" for name, number in versions(study).items())
     rule = "|---" + "|--:" * len(size.bounds)
+    arms = "\n".join(f"- *{arm}*: {MEANING[arm]}" for arm in study.arms)
     left = f"**Not measured yet** of what was asked for: {', '.join(missing)}.\n\n" if missing else ""
-    absent = "" if OPTUNA in study.arms else "Optuna is not installed here, so its arm is left out.\n\n"
     return f"""# What the search finds, against its controls
 
-Generated by `python benchmarks/search_quality.py`: Fashion-MNIST at 14 x 14 pixels, {len(study.records)} of
+Generated by `python benchmarks/search_quality.py{" --large" * large}`: Fashion-MNIST at {PIXELS[large]} pixels, {len(study.records)} of
 {study.seeds * len(study.arms)} searches, {size.budget:,.0f} processor seconds of children each, networks of at most
 {size.limits.parameters:,} parameters and {size.limits.macs:,} MACs. {platform.processor() or platform.machine()},
 {os.cpu_count()} cores, mean load {load:.1f}, {used}; {total:,.0f} processor seconds in all. What each search picked
-is in [the records](search_quality.jsonl).
+is in [the records]({place(size).with_suffix(".jsonl").name}).
 
-{left}{absent}## The arms
+{left}## The arms
 
-- *inherited*: NSGA-II with the product's founders and settings; a child begins with its parents' weights.
-- *from scratch*: the same, but each child begins with fresh weights; no-op controls are left out.
-- *random*: random search with the product's settings.
-- *largest*: of {DRAWN} random members the one with the most parameters; nothing is trained before the retraining.
-- *starter*: the first starter under every bound: what retraining alone gives.
-- *no search*: the first starter, trained in one schedule that costs the whole budget. It is not retrained, so that its
-  training is far longer than the retraining of the others: it shows what the budget buys where nobody searches.
-- *{OPTUNA}*: on the chains of the space (width, stages, blocks of each, kernel, stride, separable), with its own
-  settings; a draw over the limits costs nothing. It has no edits, so its space is smaller.
+{arms}
 
 A child is shown {size.examples:,} examples. Under each bound the {size.finalists} networks with the least judged error
 (of *largest*: the largest ones) are trained from scratch with {size.retrained:,} examples by the recipe of the
@@ -297,6 +332,7 @@ others have {size.examples:,} examples. None: nothing is trained, or the record 
 | arm | {bounds} |
 {rule}|
 {chr(10).join(bounded(study, "left"))}
+{chr(10).join(onward(study))}
 """
 
 
@@ -317,7 +353,7 @@ def result(study: Study) -> dict[str, Any]:
     measures += [f"left{bound}" for bound in study.size.bounds]
     arms = {arm: {name: known(interval(study.values(arm, name))) for name in measures} for arm in study.arms}
     pairs = [*map(str, study.size.bounds), "volume"]
-    others = [arm for arm in study.arms if arm != OURS]
+    others = [arm for arm in study.arms if arm != INHERITED]
     differences = {arm: {name: known(study.difference(arm, name)) for name in pairs} for arm in others}
     told = {"complete": not study.missing(), "arms": arms, "inherited_minus": differences, "seeds": study.seeds}
     machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()}
@@ -327,7 +363,10 @@ def result(study: Study) -> dict[str, Any]:
 def main() -> None:
     """Measures, writes the page (unless quick), prints it, and the result as JSON in the last line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="seconds of budget on digits, one seed; writes no page")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="seconds of budget on digits, one seed; writes no page")
+    extent.add_argument("--large", action="store_true", help="networks of up to 100,000 parameters at 28 x 28 pixels")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, metavar="NAME", help="only these, such as random")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of wall clock; then no training is begun")
     parser.add_argument("--budget", type=float, help=f"processor seconds of a search; {FULL.budget:g} if not given")
     parser.add_argument("--seeds", type=int, help="how many searches of each arm; 3 if not given")
@@ -335,11 +374,11 @@ def main() -> None:
     for name in ("seconds", "budget", "seeds"):
         if (asked := getattr(given, name)) is not None and not asked > 0:
             parser.error(f"--{name} must be above 0, got {asked:g}")
-    size, seeds = (QUICK, given.seeds or 1) if given.quick else (FULL, given.seeds or 3)
+    size, seeds = (QUICK, given.seeds or 1) if given.quick else (LARGE if given.large else FULL, given.seeds or 3)
     size = replace(size, budget=given.budget or size.budget)
-    arms = [arm for arm in ARMS if arm != OPTUNA or installed()]
+    arms = given.arms or [arm for arm in ARMS if arm != OPTUNA or installed()]
     with tempfile.TemporaryDirectory() as scratch:
-        records = Path(scratch) / "records.jsonl" if given.quick else PAGE.with_suffix(".jsonl")
+        records = Path(scratch) / "records.jsonl" if given.quick else place(size).with_suffix(".jsonl")
         study = collected(size, arms, seeds, records, given.seconds)
     if not study.records:
         print("RESULT", json.dumps({"complete": False}))
@@ -347,7 +386,7 @@ def main() -> None:
     text = page(study)
     print(text)
     if not given.quick:
-        PAGE.write_text(text)
+        place(size).write_text(text)
     print("RESULT", json.dumps(result(study)))
 
 
