@@ -236,7 +236,9 @@ def picked(ledger: Ledger, size: Size) -> Found:
     genomes = [(e.objectives["parameters"], ledger.candidate(e.number).genome) for e in good]
     children = sum(e.cost.get("seconds", 0.0) > 0 for e in told)
     stored = sorted((e for e in good if e.weights), key=lambda e: e.objectives["error"])
-    trained = {ledger.candidate(e.number).genome.digest: e.weights for e in reversed(stored)}  # the best one counts
+    trained = {  # of those of one network, the best
+        ledger.candidate(e.number).genome.digest: e.weights for e in reversed(stored) if e.weights
+    }
     fitting = {bound: [e.weights for e in stored if e.objectives["parameters"] <= bound] for bound in size.bounds}
     left = {bound: weights[0] for bound, weights in fitting.items() if weights}
     return Found(first(genomes, size), left, trained, ledger.spent().train_seconds, children)
