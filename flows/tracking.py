@@ -22,6 +22,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from flows import report
 from flows.home import BadInput, Home, redacted
@@ -305,7 +306,8 @@ class Tracker:
         """Makes a run of an evaluation, whole, and returns its id."""
         now = int(time.time() * 1000)
         begun = now - int(1000 * evaluation.cost.get("seconds", 0))
-        run = self.client.create_run(self.experiment, begun, tags, title).info.run_id
+        made = self.client.create_run(self.experiment, begun, tags, title).info
+        run = str(made.run_id)
         points = [
             Metric(f"curve/{key}", value, now, int(point["examples"]))  # a section of its own in the UI
             for point in evaluation.curve
@@ -318,9 +320,10 @@ class Tracker:
         with tempfile.TemporaryDirectory() as scratch:
             for file, content in files.items():
                 (Path(scratch) / file).write_text(content)
-            self.client.log_artifacts(run, scratch)
+            # as the client's `log_artifacts` does, which would first ask for the whole run
+            get_artifact_repository(made.artifact_uri, self.place).log_artifacts(scratch)
         self.client.set_terminated(run, "FINISHED" if evaluation.ok else "FAILED", now)
-        return str(run)
+        return run
 
     def _finalist(self, one: Retraining) -> None:
         tags = {
