@@ -215,7 +215,10 @@ def main() -> None:
         print(f"{name:17} {spread(clock)} ms by the clock, {spread(processor)} of processor time")
     middle = {name: statistics.median(value.wall for value in values) for name, values in figures.items()}
     share = (middle["flow"] * SLOTS + middle["handover"]) / (1000 * SECONDS_OF_A_CHILD)
-    print(f"all a child, but the store; of {SECONDS_OF_A_CHILD:.0f}-second children on {SLOTS} slots: {share:.1%} of wall time (goal: at most 5 %)")
+    print(
+        f"all a child, but the store; of {SECONDS_OF_A_CHILD:.0f}-second children on {SLOTS} slots: {share:.1%} of wall "
+        "time (goal: at most 5 %)"
+    )
     versions = {name: version(name) for name in ("prefect", "mlflow", "torch", "deap")}
     machine = {
         "machine": platform.processor() or platform.machine(),

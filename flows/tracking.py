@@ -321,7 +321,7 @@ class Tracker:
             for file, content in files.items():
                 (Path(scratch) / file).write_text(content)
             # as the client's `log_artifacts` does, which would first ask for the whole run
-            get_artifact_repository(made.artifact_uri, self.place).log_artifacts(scratch)
+            get_artifact_repository(made.artifact_uri, self.place).log_artifacts(scratch)  # type: ignore[no-untyped-call]
         self.client.set_terminated(run, "FINISHED" if evaluation.ok else "FAILED", now)
         return run
 

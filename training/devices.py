@@ -14,6 +14,8 @@ CONTEXT_BYTES = 600 * 2**20  # an allowance, not measured here: the CUDA context
 def claim(name: str, share: float) -> torch.device:
     """Returns a device, made ready for this process: held to its share of memory, and repeatable.
 
+    Attention on a CUDA device is not: torch takes kernels that add in any order where it would only warn.
+
     Args:
         name: as torch names it.
         share: of its memory that this process may use, its CUDA context included; not heeded on the CPU.
@@ -25,6 +27,7 @@ def claim(name: str, share: float) -> torch.device:
         torch.cuda.set_per_process_memory_fraction(max(share - CONTEXT_BYTES / total, 0.0), device)
         torch.backends.cudnn.benchmark = False  # its choice depends on the load, and costs a search for each shape
         torch.backends.cudnn.allow_tf32 = False  # else convolutions in float32 have 10 bits of its 23
+        torch.backends.cuda.enable_cudnn_sdp(False)  # attention: never repeatable, and its gradients had faults
         torch.use_deterministic_algorithms(True, warn_only=True)
         # as part of that each tensor is filled before it is written, by one more kernel, in case that somebody reads it
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

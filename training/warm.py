@@ -1,7 +1,8 @@
 """A warm worker: one process that runs one function after another, for where a new one takes seconds to start.
 
 It is isolated as `run_isolated` isolates: it leads a group of its own, dies with the process that asked, and answers
-by file. After anything but a success it is killed with all that it started, and the next function gets a new one.
+by file. After anything but a success it is killed with all that it started, and the next function gets a new one; also
+after a step could not be captured, since older torch then neither captures another one nor frees memory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from training.captured import BROKEN
 from training.worker import (
     CONTEXT,
     Outcome,
@@ -30,6 +32,8 @@ from training.worker import (
     timed_out,
     unstarted,
 )
+
+LANDED, WORN = b"landed", b"worn"  # that a result is there, and that it was the last one of this process
 
 
 class WarmWorker:
@@ -85,7 +89,8 @@ class WarmWorker:
             requests.send(request)
             if not wait([requests, process.sentinel], timeout):
                 return timed_out(time.monotonic() - begun, timeout)
-            requests.recv_bytes()
+            if requests.recv_bytes() == WORN:
+                self._discard()
         except (EOFError, OSError):  # it died; what it wrote before does not count
             result.unlink(missing_ok=True)
             return ended(exit_code(process), result, time.monotonic() - begun)
@@ -120,4 +125,4 @@ def _serve(requests: Connection) -> None:
         except EOFError:
             return
         answer(function, arguments, result, time.process_time())
-        requests.send_bytes(b"landed")
+        requests.send_bytes(WORN if BROKEN else LANDED)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from training.captured import BROKEN
 from training.child import evaluate
 from training.errors import BuildError, DataError, NonFinite
 
@@ -114,6 +115,11 @@ FAILURES = {
     "library": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     "handle": RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
     "workspace": RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    "kernels": RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
+    "plans": RuntimeError("cuDNN Frontend error: [cudnn_frontend] Error: No valid execution plans built."),
+    "product": RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(handle)`"),
+    "old": RuntimeError("The NVIDIA driver on your system is too old (found version 11040)."),
+    "none": RuntimeError("No CUDA GPUs are available"),
     "primitive": RuntimeError("could not create a primitive"),
     "engine": RuntimeError("GET was unable to find an engine to execute this computation"),
     "fault": torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered\nmore of it"),
@@ -126,6 +132,12 @@ FAILURES = {
     "file": FileNotFoundError(2, "No such file"),
     "data": DataError("removed"),
 }
+
+
+def breaking() -> dict[str, Any]:
+    """Leaves a graph behind that could not be captured."""
+    BROKEN.append(torch.cuda.CUDAGraph.__new__(torch.cuda.CUDAGraph))
+    return process()
 
 
 def failing(kind: str) -> dict[str, Any]:

@@ -134,6 +134,12 @@ def test_one_that_died_between_two_functions_is_replaced_without_a_failure(worke
     assert process_of(worker, file) != first
 
 
+def test_one_with_a_graph_that_broke_is_replaced_after_its_result(worker: WarmWorker, file: Path) -> None:
+    outcome = worker.run(jobs.breaking, result=file, timeout=PATIENCE)
+    assert outcome.status == "ok"
+    assert process_of(worker, file) != outcome.value["process"]
+
+
 def test_what_a_function_started_dies_with_the_process(worker: WarmWorker, file: Path) -> None:
     left = worker.run(jobs.leaving_a_thread_and_a_process, result=file, timeout=PATIENCE).value["left"]
     assert worker.run(jobs.crashed, result=file, timeout=PATIENCE).status == "lost"

@@ -16,7 +16,19 @@ import pytest
 
 from tests.training import jobs
 from tests.training.jobs import alive
-from training.worker import ENVIRONMENT, Outcome, ended, failure, landed, preload, run_isolated
+from training import worker
+from training.worker import (
+    CONTEXT,
+    ENVIRONMENT,
+    Outcome,
+    ended,
+    failure,
+    kill,
+    landed,
+    preload,
+    run_isolated,
+    start,
+)
 
 PATIENCE = 60.0  # seconds; only a broken program waits that long
 PARENT = """
@@ -167,6 +179,18 @@ def test_a_hanging_child_is_killed_after_its_time(file: Path) -> None:
     assert landed(file) is None
 
 
+def test_one_that_cannot_be_killed_holds_up_nobody_else(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = CONTEXT.Process(target=time.sleep, args=(600,), daemon=True)
+    start(process)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "killpg", lambda *_: None)  # as in a driver that does not come back
+        patched.setattr(worker, "SECONDS_TO_DIE", 0.1)
+        kill(process)
+        assert run_isolated(jobs.value, 1, result=file, timeout=PATIENCE).status == "ok"
+    assert process.is_alive()
+    kill(process)
+
+
 def test_what_a_child_started_dies_with_it(file: Path) -> None:
     outcome = run_isolated(jobs.leaving_a_thread_and_a_process, result=file, timeout=PATIENCE)
     assert outcome.status == "ok"
@@ -183,6 +207,11 @@ def test_what_a_child_started_dies_with_it(file: Path) -> None:
         ("library", "out_of_memory", "ALLOC_FAILED"),
         ("handle", "out_of_memory", "NOT_INITIALIZED"),
         ("workspace", "out_of_memory", "ALLOCATION_FAILED"),
+        ("kernels", "out_of_memory", "INTERNAL_ERROR"),
+        ("plans", "lost", "No valid execution plans"),
+        ("product", "lost", "EXECUTION_FAILED"),
+        ("old", "lost", "too old"),
+        ("none", "lost", "No CUDA GPUs"),
         ("engine", "lost", "unable to find an engine"),
         ("primitive", "lost", "could not create a primitive"),
         ("fault", "lost", "ECC error"),
