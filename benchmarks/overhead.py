@@ -216,8 +216,8 @@ def main() -> None:
     middle = {name: statistics.median(value.wall for value in values) for name, values in figures.items()}
     share = (middle["flow"] * SLOTS + middle["handover"]) / (1000 * SECONDS_OF_A_CHILD)
     print(
-        f"all a child, but the store; of {SECONDS_OF_A_CHILD:.0f}-second children on {SLOTS} slots: {share:.1%} of wall "
-        "time (goal: at most 5 %)"
+        f"all a child, but the store; of {SECONDS_OF_A_CHILD:.0f}-second children on {SLOTS} slots: {share:.1%} of "
+        "wall time (goal: at most 5 %)"
     )
     versions = {name: version(name) for name in ("prefect", "mlflow", "torch", "deap")}
     machine = {
