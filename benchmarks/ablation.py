@@ -185,7 +185,7 @@ def run(
             done(trainer(candidate, parents))
 
         drive(strategy, dispatch, ledger, Budget(candidates=size.candidates))
-        return strategy.population.known, {number: e for number, e in ledger.evaluations().items() if e.ok}
+        return strategy.known, {number: e for number, e in ledger.evaluations().items() if e.ok}
 
 
 def best(judged: Mapping[int, Evaluation]) -> tuple[float, float]:

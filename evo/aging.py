@@ -16,7 +16,7 @@ from evo.judgement import Judging
 from evo.population import MOST_FOUNDERS, Population
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
-from search import Candidate, Evaluation, Fidelity, Past, proposals
+from search import Candidate, Evaluation, Fidelity
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class AgingSettings:
             )
 
 
-class AgingEvolution:
+class AgingEvolution(Population):
     """Regularised evolution; asynchronous, so it never waits."""
 
     def __init__(
@@ -66,36 +66,17 @@ class AgingEvolution:
         Without `mutants` there is no founder but the starters, and nothing is proposed until one of them is a parent.
         """
         self.settings = settings or AgingSettings()
-        self.population = Population(
-            starters,
-            limits,
-            variation or VariationSettings(),
-            (self.settings.objective,),
-            fidelity or Fidelity(),
-            seed,
-            mutants,
-            judgement,
-        )
+        chosen = self.settings.founders, (self.settings.objective,)
+        super().__init__(starters, limits, seed, *chosen, variation, fidelity, mutants, judgement)
         self.living: deque[Individual] = deque(maxlen=self.settings.population)
-
-    def ask(self, n: int) -> list[Candidate]:
-        """Returns `n` candidates: founders, then children of tournament winners; fewer if nothing new is found."""
-        return proposals(self._one, n)
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Takes note of a result: the youngest comes to life, the oldest dies; a failure is never a parent."""
-        if member := self.population.member(candidate, evaluation):
+        if member := self.member(candidate, evaluation):
             self.living.append(member)
-            self.living = deque(self.population.judged(self.living), self.living.maxlen)
+            self.living = deque(self.judged(self.living), self.living.maxlen)
 
-    def remind(self, past: Past) -> None:
-        """Takes what it proposed before: children on record are not searched for again."""
-        self.population.past = past
-
-    def _one(self) -> Candidate | None:
-        return self.population.proposal(self.settings.founders, self.living, self._selected)
-
-    def _selected(self, rng: random.Random) -> Individual:
+    def selected(self, rng: random.Random) -> Individual:
         """Returns the best of a few; DEAP's tournament draws from the one generator that all threads share."""
         drawn = [rng.choice(self.living) for _ in range(self.settings.tournament)]
         return max(drawn, key=lambda individual: individual.fitness)

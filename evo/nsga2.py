@@ -18,7 +18,7 @@ from evo.judgement import Judging
 from evo.population import MOST_FOUNDERS, Population
 from evo.variation import VariationSettings
 from genomes import Genome, Limits
-from search import Candidate, Evaluation, Fidelity, Past, proposals
+from search import Candidate, Evaluation, Fidelity
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class NSGA2Settings:
             )
 
 
-class NSGA2:
+class NSGA2(Population):
     """NSGA-II without a barrier: each result joins, and the worst of the lot leaves."""
 
     def __init__(
@@ -65,38 +65,20 @@ class NSGA2:
         Without `mutants` there is no founder but the starters, and nothing is proposed until one of them is a parent.
         """
         self.settings = settings or NSGA2Settings()
-        self.population = Population(
-            starters,
-            limits,
-            variation or VariationSettings(),
-            self.settings.objectives,
-            fidelity or Fidelity(),
-            seed,
-            mutants,
-            judgement,
-        )
-        self.survivors: list[Individual] = []
-
-    def ask(self, n: int) -> list[Candidate]:
-        """Returns `n` candidates: founders, then children of tournament winners; fewer if nothing new is found."""
-        return proposals(self._one, n)
+        chosen = self.settings.founders, self.settings.objectives
+        super().__init__(starters, limits, seed, *chosen, variation, fidelity, mutants, judgement)
+        self.living: list[Individual] = []
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         """Takes note of a result and lets the best survive; the twin of a survivor, equal in all, takes no place."""
-        member = self.population.member(candidate, evaluation)
-        if member and member.origin not in {survivor.origin for survivor in self.survivors}:
-            everyone = sorted([*self.survivors, member], key=lambda individual: individual.number)
-            self.survivors = tools.selNSGA2(self.population.judged(everyone), self.settings.population)
+        member = self.member(candidate, evaluation)
+        if member and member.origin not in {survivor.origin for survivor in self.living}:
+            everyone = sorted([*self.living, member], key=lambda individual: individual.number)
+            self.living = tools.selNSGA2(self.judged(everyone), self.settings.population)
 
-    def remind(self, past: Past) -> None:
-        """Takes what it proposed before: children on record are not searched for again."""
-        self.population.past = past
-
-    def _one(self) -> Candidate | None:
-        return self.population.proposal(self.settings.founders, self.survivors, self._selected)
-
-    def _selected(self, rng: random.Random) -> Individual:
-        return winner(rng.choice(self.survivors), rng.choice(self.survivors))
+    def selected(self, rng: random.Random) -> Individual:
+        """Returns the winner of two."""
+        return winner(rng.choice(self.living), rng.choice(self.living))
 
 
 def winner(one: Individual, other: Individual) -> Individual:

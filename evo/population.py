@@ -12,16 +12,15 @@ from evo.randomness import generator
 from evo.variation import Barren, VariationSettings, toolbox
 from genomes import Genome, Limits, Seen, equivalent
 from morphism import Edit
-from search import Candidate, Evaluation, Fidelity, Past
+from search import Candidate, Evaluation, Fidelity, Past, proposals
 
 MOST_FOUNDERS = 10_000
 
-Select = Callable[[random.Random], Individual]
 PARENTS = 4  # tried for one child, if no new genome is found around the first
 
 
 class Population:
-    """The memory of one search; a function of what was proposed.
+    """What every strategy that evolves is, but for who lives and who becomes a parent; a function of what it was told.
 
     A parent that is chosen a second time gets its no-op control, a continuation without change: what it reaches is
     what its children have to beat, since an inherited child mostly reports its parent's accuracy at first. A control
@@ -29,32 +28,38 @@ class Population:
 
     Attributes:
         known: all candidates that were proposed, by number.
+        living: those who can become parents.
         judgement: what selection takes the error of each to be.
         past: what was proposed in earlier sessions.
     """
+
+    living: Sequence[Individual]
 
     def __init__(
         self,
         starters: Sequence[Genome],
         limits: Limits,
-        variation: VariationSettings,
-        objectives: Sequence[str],
-        fidelity: Fidelity,
         seed: int,
-        mutants: bool = True,
-        judgement: Judging = "corrected",
+        founders: int,
+        objectives: Sequence[str],
+        variation: VariationSettings | None,
+        fidelity: Fidelity | None,
+        mutants: bool,
+        judgement: Judging,
     ) -> None:
-        """Takes the founders' genomes, the limits of all genomes, how children are made and how they are judged.
+        """Takes the founders' genomes, the limits of all genomes, and how children are made and judged.
 
-        Without `mutants` there is no founder but the starters.
+        Without `mutants` there is no founder but the starters, and nothing is proposed until one of them is a parent.
 
         Raises:
             ValueError: there is no starter.
         """
         if not starters:
             raise ValueError("a search must have one starter genome or more, got none")
-        self.starters, self.objectives, self.fidelity, self.seed = tuple(starters), tuple(objectives), fidelity, seed
-        self.box, self.crossover, self.mutants = toolbox(variation, limits), variation.crossover, mutants
+        varied = variation or VariationSettings()
+        self.starters, self.seed, self.fidelity = tuple(starters), seed, fidelity or Fidelity()
+        self.founders, self.objectives = founders, tuple(objectives)
+        self.box, self.crossover, self.mutants = toolbox(varied, limits), varied.crossover, mutants
         self.judgement = Judgement(judgement)
         self.known: dict[int, Candidate] = {}
         self.past = Past()
@@ -69,14 +74,26 @@ class Population:
         """How many candidates were proposed."""
         return len(self.known)
 
-    def proposal(self, founders: int, living: Sequence[Individual], select: Select) -> Candidate | None:
-        """Returns one of the first so many founders, then children of the living; None while there can be neither."""
-        if remembered := self._remembered(living):
+    def selected(self, rng: random.Random) -> Individual:
+        """Returns one of the living, to be a parent."""
+        raise NotImplementedError
+
+    def ask(self, n: int) -> list[Candidate]:
+        """Returns `n` candidates: founders, then children of those who are selected; fewer if nothing new is found."""
+        return proposals(self._one, n)
+
+    def remind(self, past: Past) -> None:
+        """Takes what it proposed before: children on record are not searched for again."""
+        self.past = past
+
+    def _one(self) -> Candidate | None:
+        """Returns one of the first founders, then children of the living; None while there can be neither."""
+        if remembered := self._remembered():
             return remembered
         some_left = self.mutants or self._founders < len(self.starters)
-        if not living or (self.asked < founders and some_left):
+        if not self.living or (self.asked < self.founders and some_left):
             return self.founder()
-        return self.child(select)
+        return self.child()
 
     def founder(self) -> Candidate | None:
         """Returns the next founder, to be trained from scratch: each starter once, then new mutants of starters.
@@ -92,18 +109,18 @@ class Population:
                 return self._propose(Candidate(self.asked, edits[-1].genome, fidelity=self.fidelity))
         return None
 
-    def child(self, select: Select) -> Candidate | None:
-        """Returns a child of the individual that `select` picks, or its no-op control.
+    def child(self) -> Candidate | None:
+        """Returns a child of an individual that is selected, or its no-op control.
 
         If nothing new is found around several parents: a founder, or None.
         """
         rng = generator(self.seed, self.asked, "child")
         for _ in range(PARENTS):
-            parent = select(rng)
+            parent = self.selected(rng)
             genome, age = parent.candidate.genome, _age(parent)
             if self._children[parent.number] == 1 and not parent.candidate.control:
                 return self._propose(Candidate(self.asked, genome, (parent.number,), (), self.fidelity), age)
-            parents, edits = self._crossed(parent, select)
+            parents, edits = self._crossed(parent)
             if edits := edits or self._edits(genome, age, parent.evaluation.gradients, rng):
                 return self._propose(Candidate(self.asked, edits[-1].genome, parents, edits, self.fidelity), age)
         return self.founder()
@@ -141,7 +158,7 @@ class Population:
         self._seen[age].add(candidate.genome)
         return candidate
 
-    def _remembered(self, living: Sequence[Individual]) -> Candidate | None:
+    def _remembered(self) -> Candidate | None:
         """Returns what was proposed at this point in an earlier session; None if it is to be searched for.
 
         So it is if its parent is not among the living, which shows that it was proposed by other rules.
@@ -150,7 +167,7 @@ class Population:
             return None
         if not candidate.parents:
             return self._propose(candidate)
-        parent = next((one for one in living if one.number == candidate.parents[0]), None)
+        parent = next((one for one in self.living if one.number == candidate.parents[0]), None)
         return self._propose(candidate, _age(parent)) if parent else None
 
     def _edits(
@@ -163,10 +180,10 @@ class Population:
             return ()
         return edits
 
-    def _crossed(self, parent: Individual, select: Select) -> tuple[tuple[int, ...], tuple[Edit, ...]]:
+    def _crossed(self, parent: Individual) -> tuple[tuple[int, ...], tuple[Edit, ...]]:
         """Returns both parents and the edits of their child; one parent and none where there is to be no second one."""
         rng = generator(self.seed, self.asked, "crossover")
-        if rng.random() < self.crossover and (other := select(rng)) is not parent:
+        if rng.random() < self.crossover and (other := self.selected(rng)) is not parent:
             one, two = parent.candidate, other.candidate
             edits = self.box.mate(one, two, self.known, self._fresh(_age(parent), one.genome, two.genome), rng)
             if edits:

@@ -26,7 +26,7 @@ from prefect.events.worker import EventsWorker
 from prefect.exceptions import Abort
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
-from flows.home import BadInput, redacted
+from flows.home import BadInput, line, redacted
 
 assert settings.DEFAULTS
 PATIENCE = 10.0  # seconds that somebody at a keyboard waits until Prefect answers
@@ -140,7 +140,7 @@ def tell(say: Callable[[SyncPrefectClient], str], words: str) -> None:
         with SyncClientContext.get_or_create() as context:
             reason = silence(str(context.client.api_url)) or say(context.client)
     except Exception as error:  # it died just now
-        reason = redacted((str(error) or type(error).__name__).splitlines()[0])
+        reason = line(error)
     if reason:
         log.warning("Prefect was not %s: %s", words, reason)
 
@@ -157,7 +157,7 @@ def silence(address: str, seconds: float = SECONDS_OF_A_QUESTION) -> str:
         )
         with client:
             error = client.api_healthcheck()
-    return redacted(str(error) or type(error).__name__).splitlines()[0] if error else ""
+    return line(error) if error else ""
 
 
 def leave(code: int, seconds: float = PATIENCE) -> None:

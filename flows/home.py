@@ -22,6 +22,11 @@ def redacted(text: str) -> str:
     return re.sub(r"((?:password|token)=)[^&\s]+", r"\1***", re.sub(r"://\S*@", "://***@", text))
 
 
+def line(error: BaseException) -> str:
+    """Returns what went wrong in one line of some 300 characters, without passwords."""
+    return redacted((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
+
+
 @dataclass(frozen=True)
 class Home:
     """The layout of the files of all searches below one directory.

@@ -19,7 +19,7 @@ from pydantic import Field
 from flows.assembly import FREE, document, planned
 from flows.config import SearchConfig, stored
 from flows.hearing import heard, show
-from flows.home import Home, redacted
+from flows.home import Home, line
 from flows.nights.morning import Morning, latest
 from flows.nights.record import Night, Nights, Outcome, recorded
 from flows.nights.succession import Succession, first, tonight, why
@@ -146,7 +146,7 @@ def _night(config: SearchConfig, nights: Nights, bounds: tuple[float, int | None
         note = _retrained(config.name, home) if retrain else ""
     except BaseException as error:
         outcome: Outcome = "failed" if isinstance(error, Exception) else "stopped"
-        night = nights.end(night, outcome, note=_line(error))
+        night = nights.end(night, outcome, note=line(error))
         with suppress(SearchError):
             _restore(config, home)
         if outcome == "failed":
@@ -190,7 +190,7 @@ def _try_to_tell(home: Home, name: str) -> None:
     try:
         tell(home, name)
     except Exception as error:
-        log.warning("there is no report of the night: %s", _line(error))
+        log.warning("there is no report of the night: %s", line(error))
 
 
 def _in_words(made: Morning) -> str:
@@ -201,8 +201,3 @@ def _in_words(made: Morning) -> str:
 
 def _encoded(picture: Path) -> str:
     return base64.b64encode(picture.read_bytes()).decode()
-
-
-def _line(error: BaseException) -> str:
-    """Returns what went wrong in one line, without passwords."""
-    return redacted((str(error).splitlines() or [""])[0][:500]) or type(error).__name__

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flows.config import OriginSpec
-from flows.home import BadInput
+from flows.home import BadInput, line
 from genomes import Genome, Limits, cost, expand
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _built(spec: OriginSpec) -> "nn.Module":
     except Exception as error:  # it is the user's code
         raise BadInput(
             f"origin.model {spec.model!r} must name a function that builds the network, without arguments: "
-            f"{_line(error)}"
+            f"{line(error)}"
         ) from None
     if not isinstance(model, nn.Module):
         raise BadInput(f"origin.model {spec.model} must return a torch.nn.Module, got {type(model).__name__}")
@@ -82,7 +82,7 @@ def _load(model: "nn.Module", file: Path) -> None:
     try:
         given = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise BadInput(f"origin.weights {file} must be a safetensors file: {_line(error)}") from None
+        raise BadInput(f"origin.weights {file} must be a safetensors file: {line(error)}") from None
     wanted = model.state_dict()
     faults = [f"{name} is missing" for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     faults += [f"{name} is unknown" for name in given if name not in wanted]
@@ -105,7 +105,3 @@ def _within(genome: Genome, limits: Limits, spec: OriginSpec) -> None:
                 f"space.{name} must be at least {counted[name]} for the network of {spec.model}, and more for children "
                 f"that grow; it is {limit}"
             )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

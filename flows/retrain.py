@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows import settings  # before prefect, which reads its settings when it is imported
@@ -25,7 +25,7 @@ from flows.champions.champion import Decision, decide
 from flows.config import SearchConfig, stored, validated
 from flows.finalists import finalists
 from flows.home import BadInput, Home
-from flows.search import THREADS, stop_children
+from flows.search import THREADS, stop_children, submitted
 from flows.standings import JUDGED, Standing, champion, ranked, show, verdict, words
 from search import INFRASTRUCTURAL, Candidate, DiskFull, Evaluation, Ledger, Retraining, Retrainings
 
@@ -249,21 +249,8 @@ def _start(job: Job, attempt: int, landed: "SimpleQueue[tuple[Job, int, Evaluati
     """Starts a training as one Prefect task run, which puts what became of it into a queue, once."""
     from training.retraining import retrain as trained
 
-    begun = Event()
-
-    def work() -> Evaluation:
-        begun.set()
-        try:
-            evaluation = trained(job.trainer, job.candidate)
-        except BaseException as error:
-            landed.put((job, attempt, error))
-            raise
-        landed.put((job, attempt, evaluation))
-        return evaluation
-
-    missed = RuntimeError(f"Prefect did not start {job.label}: look at its server, then go on")
-    future = retraining.submit(job.label, work)
-    future.add_done_callback(lambda _: None if begun.is_set() else landed.put((job, attempt, missed)))
+    work = partial(trained, job.trainer, job.candidate)
+    submitted(retraining, job.label, work, lambda outcome: landed.put((job, attempt, outcome)))
 
 
 def _tidy(record: Retrainings, evaluator: "Trainer") -> None:

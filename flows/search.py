@@ -1,7 +1,7 @@
 """The search flow: one flow run is one search, one task run is one child."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from multiprocessing import active_children
 from multiprocessing.context import ForkServerProcess
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from flows import settings  # before prefect, which reads its settings when it is imported
 
 # isort: split
-from prefect import State, flow, task
+from prefect import State, Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
@@ -27,7 +27,7 @@ from flows.hearing import heard
 from flows.home import BadInput, Home
 from flows.slots import SlotWords
 from flows.terminal import display
-from search import Candidate, Done, Evaluation, Evaluator, Ledger, drive, sha256
+from search import Candidate, Dispatch, Done, Evaluation, Evaluator, Ledger, drive, sha256
 
 if TYPE_CHECKING:
     from flows.cluster.runner import Remote
@@ -162,24 +162,27 @@ def connection(config: SearchConfig) -> "AbstractContextManager[Remote | None]":
     return connected(config.slots.ray)
 
 
-def dispatcher(evaluator: Evaluator) -> Callable[[Candidate, Mapping[int, Evaluation], Done], None]:
+def dispatcher(evaluator: Evaluator) -> Dispatch:
     """Returns what the loop starts evaluations with: one Prefect task run each."""
+    return lambda candidate, parents, done: submitted(
+        child, label(candidate), lambda: evaluator(candidate, parents), done
+    )
 
-    def dispatch(candidate: Candidate, parents: Mapping[int, Evaluation], done: Done) -> None:
-        begun = Event()
 
-        def work() -> Evaluation:
-            begun.set()
-            try:
-                evaluation = evaluator(candidate, parents)
-            except BaseException as error:
-                done(error)
-                raise
-            done(evaluation)
-            return evaluation
+def submitted(run: Task[..., Any], title: str, evaluate: Callable[[], Evaluation], done: Done) -> None:
+    """Submits a task that evaluates, and hands over what became of it, once, also if Prefect does not start it."""
+    begun = Event()
 
-        future = child.submit(label(candidate), work)
-        missed = RuntimeError(f"Prefect did not start child {candidate.number}: look at its server, then resume")
-        future.add_done_callback(lambda _: None if begun.is_set() else done(missed))
+    def work() -> Evaluation:
+        begun.set()
+        try:
+            evaluation = evaluate()
+        except BaseException as error:
+            done(error)
+            raise
+        done(evaluation)
+        return evaluation
 
-    return dispatch
+    future = run.submit(title, work)
+    missed = RuntimeError(f"Prefect did not start {run.name} {title}: look at its server, then go on")
+    future.add_done_callback(lambda _: None if begun.is_set() else done(missed))

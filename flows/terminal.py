@@ -225,11 +225,9 @@ def family(ledger: Ledger, number: int) -> Tree:
 
     The line is not nested, since after thirty edits nothing would be left of the terminal's width.
     """
-    chain = [number]
-    while parents := ledger.candidate(chain[-1]).parents:
-        chain.append(parents[0])
-    top = Tree(_member(ledger, chain[-1]))
-    for member in reversed(chain[:-1]):
+    founder, *rest = ledger.line(number)
+    top = Tree(_member(ledger, founder))
+    for member in rest:
         top.add(_member(ledger, member))
     return top
 

@@ -25,7 +25,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from flows import report
-from flows.home import BadInput, Home, redacted
+from flows.home import BadInput, Home, line, redacted
 from flows.settings import DEFAULTS
 from search import Candidate, Evaluation, Ledger, Retraining, Retrainings
 
@@ -89,7 +89,7 @@ class Tracker:
             MlflowClient(self.place).get_experiment_by_name(self.name)
         except Exception as error:  # MLflow's, SQLAlchemy's, a missing driver's
             raise BadInput(
-                f"MLflow must be reachable at {redacted(self.place)}: {_line(error)}; start it, or "
+                f"MLflow must be reachable at {redacted(self.place)}: {line(error)}; start it, or "
                 "leave `tracking` out of the configuration to write a local file"
             ) from None
 
@@ -162,7 +162,7 @@ class Tracker:
             self.drain()
             self.publish(status)
         except Exception as error:  # nothing that goes wrong here may harm the search
-            log.warning("MLflow was not told everything: %s", _line(error))
+            log.warning("MLflow was not told everything: %s", line(error))
 
     def retrained(self, record: Retrainings) -> None:
         """Brings the runs of the finalists' trainings, nested in the search run, into line with their record.
@@ -175,7 +175,7 @@ class Tracker:
         self._reach()
         wanted, chosen, tests = record.recorded(), record.chosen(), record.test_errors()
         shown = {}
-        for run in self._children("retraining"):
+        for run in [*self._children("retraining")]:  # what is deleted would shift the next page
             key = run.data.tags["morphogen.retraining"]
             if key in wanted and key not in shown and _whole(run, wanted[key].evaluation):
                 shown[key] = run
@@ -194,7 +194,7 @@ class Tracker:
         try:
             self.retrained(record)
         except Exception as error:  # nothing that goes wrong here may harm the trainings
-            log.warning("MLflow was not told of all trainings: %s", _line(error))
+            log.warning("MLflow was not told of all trainings: %s", line(error))
             return False
         return True
 
@@ -205,7 +205,7 @@ class Tracker:
             for file in files:
                 self.client.log_artifact(self.run, str(file), folder)
         except Exception as error:  # the files are there, and can be sent again
-            log.warning("MLflow was not given the %s: %s", folder, _line(error))
+            log.warning("MLflow was not given the %s: %s", folder, line(error))
             return False
         return True
 
@@ -235,7 +235,7 @@ class Tracker:
                 pause = SECONDS_BETWEEN_DRAINS
             except Exception as error:  # nothing that goes wrong here may harm the search
                 pause = min(2 * pause, SECONDS_BETWEEN_TRIES)
-                log.warning("MLflow was not told everything, next try in %.0f s: %s", pause, _line(error))
+                log.warning("MLflow was not told everything, next try in %.0f s: %s", pause, line(error))
 
     def _begin(self, ledger: Ledger) -> None:
         """Finds or makes the experiment and the search run, and brings the outbox and what is shown into line."""
@@ -362,8 +362,3 @@ def _whole(run: Run, evaluation: Evaluation) -> bool:
     """Says whether a run was ended, and shows this very outcome and not that of an earlier attempt."""
     ended = "FINISHED" if evaluation.ok else "FAILED"
     return bool(run.info.status == ended and run.data.tags.get("morphogen.status") == evaluation.status)
-
-
-def _line(error: Exception) -> str:
-    """Returns what went wrong in one line, without passwords."""
-    return redacted((str(error).splitlines() or [""])[0] or type(error).__name__)[:200]

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from flows import assembly
 from flows.config import stored
-from flows.home import BadInput, Home
+from flows.home import BadInput, Home, line
 from morphism import Certificate
 from morphism.certificate import TOLERANCES
 from search import Candidate, CorruptWeights, Evaluation, Ledger, records
@@ -79,14 +79,14 @@ class Verifier:
             candidate, evaluation = self.ledger.candidate(number), self.ledger.evaluations([number])[number]
             parents = self.ledger.evaluations(candidate.parents)
         except TAMPERED as error:
-            return Check(number, problems=(f"its record must be readable: {_line(error)}",))
+            return Check(number, problems=(f"its record must be readable: {line(error)}",))
         if not evaluation.ok or evaluation.twin is not None:
             return None
         problems = [*self._recorded(candidate), *self._stored(candidate, evaluation)]
         try:
             start = self._start(candidate, parents)
         except TAMPERED as error:
-            return Check(number, problems=(*problems, f"its first weights must be derivable: {_line(error)}"))
+            return Check(number, problems=(*problems, f"its first weights must be derivable: {line(error)}"))
         if evaluation.initial != start.digest:
             problems.append(f"its first weights must be {start.digest}, the ledger says {evaluation.initial}")
         problems += _differences(evaluation.certificates, start.certificates)
@@ -107,7 +107,7 @@ class Verifier:
         try:
             genome, _ = self.evaluator.store.get(evaluation.weights or "")
         except TAMPERED as error:
-            yield _line(error)
+            yield line(error)
             return
         if genome != candidate.genome:
             yield f"its weights must be of genome {candidate.genome.digest}, they are of {genome.digest}"
@@ -203,7 +203,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:300] or type(error).__name__

@@ -7,12 +7,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from genomes import Expansion, Genome, Module
+from genomes import Expansion, Genome
 from genomes.operations import Conv, Linear, Operation
 from morphism.edit import EXACT, Edit, Modes, Site
 from morphism.errors import Inapplicable
 from morphism.names import new_id
-from morphism.planning import expanded, finish, node_of, nodes
+from morphism.planning import expanded, finish, in_front, node_of, nodes, parameter_shapes
 from morphism.tensors import Factored, Source, TensorExpr
 
 
@@ -55,7 +55,7 @@ class Factorise:
             )
         first, second = _factors(operation, rank)
         added = new_id(module, self.name, [node], first)
-        child = genome.changed({name: _cut(module, node, added, first, second)})
+        child = genome.changed({name: in_front(module, node, added, first, second)})
         tensors: dict[str, TensorExpr] = {}
         for path in expansion.instances[name, node]:
             whole = Source(f"{path}.weight")
@@ -70,16 +70,10 @@ def _factors(operation: Operation, rank: int) -> tuple[Operation, Operation]:
     return Linear(rank, bias=False), operation
 
 
-def _cut(module: Module, node: str, added: str, first: Operation, second: Operation) -> Module:
-    (read,) = module.sources[node]
-    return module.changed({added: first, node: second}, [(read, added), (added, node)], [(read, node, 0)])
-
-
 def _rank(expansion: Expansion, module: str, node: str, operation: Operation) -> int:
     """Returns the full rank of a layer's weights; 0 if it is not dense or the rank differs between calls."""
     if not isinstance(operation, (Conv, Linear)) or (isinstance(operation, Conv) and operation.groups > 1):
         return 0
-    primitives = [expansion.primitives[path] for path in expansion.instances[module, node]]
-    weights = [operation.parameter_shapes(primitive.in_shapes)["weight"] for primitive in primitives]
+    weights = parameter_shapes(expansion, module, node, "weight").values()
     ranks = {min(shape[0], math.prod(shape[1:])) for shape in weights}
     return ranks.pop() if len(ranks) == 1 else 0

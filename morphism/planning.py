@@ -69,6 +69,12 @@ def behind(module: Module, node: str, added: Mapping[str, Operation], edges: Seq
     return module.changed(added, [*numbered(edges), *moved], old)
 
 
+def in_front(module: Module, node: str, added: str, first: Operation, second: Operation) -> Module:
+    """Returns the module with `first`, called `added`, between a node and what it reads, and the node as `second`."""
+    (read,) = module.sources[node]
+    return module.changed({added: first, node: second}, [(read, added), (added, node)], [(read, node)])
+
+
 def numbered(edges: Sequence[tuple[str, ...]]) -> list[tuple[str, str, int]]:
     """Returns the edges `(source, target)` with ports, counted for each target in the order given."""
     ports: dict[str, int] = {}

@@ -6,11 +6,11 @@ What must be zero stands in each edit's `zeros`; `realise` refuses weights with 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from genomes import Genome, Module, expand
-from genomes.operations import Add, BatchNorm, Call, Conv, Input, Linear, Operation, Slice
+from genomes.operations import Add, BatchNorm, Conv, Input, Linear, Operation, Slice
 from morphism.channels import ChannelMap, Entry, Symbol, channels, grouped
 from morphism.edit import EXACT, Edit, Modes, Site
 from morphism.errors import Inapplicable
@@ -160,7 +160,7 @@ class DropBranch:
         name = str(site["module"])
         if not _ends(module, node, branch):
             raise Inapplicable(f"{self.name} needs a sum and a layer or norm that it alone reads, got {dict(site)}")
-        child = _used(genome.changed({name: _alive(_without(module, node, branch))}))
+        child = genome.changed({name: _alive(_without(module, node, branch))}).reachable()
         loadable(child)
         primitives = expand(genome).primitives
         zeros = tuple(
@@ -326,17 +326,6 @@ def _alive(module: Module) -> Module:
     if not dead:
         return module
     return _alive(module.changed(dict.fromkeys(dead), remove=[edge for edge in module.edges if edge.target in dead]))
-
-
-def _used(genome: Genome) -> Genome:
-    """Returns the genome without modules that nothing calls any more."""
-    called, found = {genome.root}, [genome.root]
-    while found:
-        operations: Mapping[str, Operation] = genome[found.pop()].operations
-        more = {operation.module for operation in operations.values() if isinstance(operation, Call)} - called
-        called |= more
-        found.extend(more)
-    return genome.changed({name: None for name, _ in genome.modules if name not in called})
 
 
 def _folding(module: Module, node: str) -> tuple[str, Conv | Linear] | None:

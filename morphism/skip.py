@@ -11,35 +11,28 @@ from typing import Any
 
 from genomes import Expansion, Genome, Module
 from genomes.operations import (
-    GELU,
     Add,
     AvgPool,
     BatchNorm,
-    Blend,
     Call,
     Concat,
     Conv,
     Gate,
-    Hardswish,
     Input,
     Linear,
     MaxPool,
     Mean,
     Mul,
     Operation,
-    PReLU,
-    ReLU,
-    ReLU6,
     Shape,
-    SiLU,
 )
 from morphism.edit import EXACT, Edit, Modes, Site
 from morphism.errors import Inapplicable
 from morphism.names import new_id
+from morphism.normalise import ACTIVATIONS
 from morphism.planning import behind, channel_count, constant, expanded, finish, node_of, shapes
 from morphism.tensors import Gather, Source, TensorExpr
 
-ACTIVATIONS = (ReLU, ReLU6, GELU, SiLU, Hardswish, PReLU, Blend)
 VALUES = (Input, *ACTIVATIONS, MaxPool, AvgPool, Add, Mean, Mul, Concat, Gate, Call)  # worth reading again
 Values = tuple[Shape, ...]  # the shapes of one value, one for each call of its module
 TARGETS = (BatchNorm, *ACTIVATIONS, Add, Mean, Gate, Call)  # what an addend may join

@@ -12,7 +12,7 @@ from genomes.operations import AvgPool, Conv, MaxPool, Operation
 from morphism.edit import EXACT, Edit, Modes, Site
 from morphism.errors import Inapplicable
 from morphism.names import new_id
-from morphism.planning import altered, behind, channel_count, expanded, finish, node_of, nodes
+from morphism.planning import altered, behind, channel_count, expanded, finish, node_of, nodes, parameter_shapes
 from morphism.tensors import Constant, Dense, Source
 
 LARGEST_DENSE = 2**20  # numbers of one weight: a dense layer has as many times more as there were groups
@@ -128,11 +128,7 @@ class Subsample:
 def _may_be_dense(genome: Genome, module: str, node: str, operation: Operation) -> bool:
     if not isinstance(operation, Conv) or operation.groups == 1:
         return False
-    expansion = expanded(genome)
-    shapes = [
-        operation.parameter_shapes(expansion.primitives[path].in_shapes)["weight"]
-        for path in expansion.instances[module, node]
-    ]
+    shapes = parameter_shapes(expanded(genome), module, node, "weight").values()
     return max(map(math.prod, shapes)) * operation.groups <= LARGEST_DENSE
 
 

@@ -31,7 +31,7 @@ from search.protocol import (
 )
 from search.records import twin_key
 from search.retrainings import Reading, Retraining, Retrainings
-from search.view import Event, Spent
+from search.view import Spent
 from search.weights import WeightStore
 
 __all__ = [
@@ -47,7 +47,6 @@ __all__ = [
     "Done",
     "Evaluation",
     "Evaluator",
-    "Event",
     "Fidelity",
     "Holders",
     "Ledger",

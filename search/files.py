@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from search.errors import DiskFull
+from search.errors import DiskFull, UnreadableLedger
 
 PARTIAL = "partial-"  # how the name of an unfinished file begins
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -31,6 +31,20 @@ def room(what: str) -> Iterator[None]:
         raise DiskFull(
             f"{what} could not be written ({error.strerror}): make room, then resume; nothing is lost"
         ) from None
+
+
+def make(directory: Path) -> None:
+    """Makes a directory, if it is not there.
+
+    Raises:
+        UnreadableLedger: it cannot be made, or is a file.
+        DiskFull: there is no room for it.
+    """
+    with room(str(directory)):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise UnreadableLedger(f"{directory} must be a writable directory: {error.strerror}") from None
 
 
 def write(path: Path, content: bytes) -> None:

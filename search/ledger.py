@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal, Self
 
 from search import records
 from search.errors import ConfigMismatch, NewerSchema, SearchLocked, SearchMissing, UnreadableLedger
-from search.files import PARTIAL, room, write
+from search.files import PARTIAL, make, write
 from search.lock import locked
 from search.protocol import Candidate, Evaluation
 from search.transactions import transaction
@@ -78,13 +78,7 @@ class Ledger(View):
             UnreadableLedger: the directory cannot be written, or what is there is not a ledger of this version.
             DiskFull: there is no room for it.
         """
-        with room(str(directory)):
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-            except FileExistsError:
-                raise UnreadableLedger(f"{directory} must be a directory, it is a file") from None
-            except (NotADirectoryError, PermissionError) as error:
-                raise UnreadableLedger(f"{directory} must be a writable directory: {error.strerror}") from None
+        make(directory)
         lock = locked(directory)
         try:
             if not (directory / FILE).exists():

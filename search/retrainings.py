@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 from search import records
 from search.errors import NewerSchema, UnreadableLedger
-from search.files import room
+from search.files import make
 from search.lock import locked
 from search.promotions import Holders, Outcome, Promotion, holders
 from search.protocol import Evaluation, Status
@@ -116,11 +116,7 @@ class Retrainings:
             UnreadableLedger: the directory cannot be written, or the file is no record of this version.
             DiskFull: there is no room.
         """
-        with room(str(directory)):
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError, PermissionError) as error:
-                raise UnreadableLedger(f"{directory} must be a writable directory: {error.strerror}") from None
+        make(directory)
         return cls(directory, locked(directory, f"the retraining of search {directory.parent.name}"))
 
     @classmethod

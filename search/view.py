@@ -65,18 +65,11 @@ class Running(NamedTuple):
     seconds: float
 
 
-class Event(NamedTuple):
-    """One event of the sequence: a candidate was asked for, or its evaluation told."""
-
-    candidate: Candidate
-    evaluation: Evaluation | None
-
-
 class Step(NamedTuple):
-    """An event in the few words that replaying needs, since reading 10,000 genomes takes seconds.
+    """One event of the sequence, in the few words that replaying needs, since reading 10,000 genomes takes seconds.
 
     Attributes:
-        kind: which of the two.
+        kind: whether a candidate was asked for, or its evaluation told.
         number: the candidate's.
         identity: a hash of all that the candidate is (see `records.identity`).
     """
@@ -100,12 +93,6 @@ class View:
         """Returns the asks and tells in their order, in few words."""
         rows = self._db.execute("SELECT kind, number, identity FROM event JOIN candidate USING (number) ORDER BY seq")
         return [Step(*row) for row in rows]
-
-    def events(self) -> Iterator[Event]:
-        """Yields the asks and tells in their order."""
-        steps, candidates, evaluations = self.steps(), self.candidates(), self.evaluations()
-        for kind, number, _ in steps:
-            yield Event(candidates[number], evaluations[number] if kind == "tell" else None)
 
     def candidates(self, numbers: Iterable[int] | None = None) -> dict[int, Candidate]:
         """Returns all candidates, or those of the given numbers, by number."""
@@ -183,14 +170,14 @@ class View:
         rows = self._db.execute("SELECT number, ? - started FROM attempt WHERE outcome IS NULL", (time.time(),))
         return [Running(*row) for row in rows]
 
-    def ancestors(self, number: int) -> list[int]:
-        """Returns the numbers of all ancestors, oldest first."""
+    def line(self, number: int) -> list[int]:
+        """Returns the numbers of a candidate's line: the founder, then each first child down to the candidate."""
         rows = self._db.execute(
-            "WITH RECURSIVE up (n) AS (SELECT ? UNION SELECT parent FROM parent JOIN up ON child = n) "
-            "SELECT n FROM up WHERE n <> ? ORDER BY n",
-            (number, number),
+            "WITH RECURSIVE up (n) AS (SELECT ? UNION ALL SELECT parent FROM parent JOIN up ON child = n AND rank = 0) "
+            "SELECT n FROM up ORDER BY n",
+            (number,),
         )
-        return [ancestor for (ancestor,) in rows]
+        return [one for (one,) in rows]
 
     def twins(self, number: int) -> list[int]:
         """Returns who has this candidate's twin key and had been trained with success before it was asked for.

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genomes import Genome
-from search.errors import CorruptWeights, UnreadableLedger
-from search.files import PARTIAL, room, write
+from search.errors import CorruptWeights
+from search.files import PARTIAL, make, write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,11 +39,7 @@ class WeightStore:
             DiskFull: there is no room for it.
         """
         self.directory = directory
-        with room(str(directory)):
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError, PermissionError) as error:
-                raise UnreadableLedger(f"{directory} must be a writable directory: {error.strerror}") from None
+        make(directory)
 
     def put(self, genome: Genome, tensors: Mapping[str, Tensor]) -> str:
         """Stores a network's tensors, with the genome that they belong to, and returns the digest of their file.

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def line(error: BaseException) -> str:
+    """Returns what went wrong in one line of at most 300 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
 class TrainingError(Exception):
     """A network cannot be built, fed or trained."""
 

@@ -38,8 +38,8 @@ def errors(source: Path, onnx: Path, network: nn.Module, shape: tuple[int, ...])
     with torch.inference_mode():
         wanted = {size: network(images) for size, images in probes.items()}
     return (
-        _largest("source", run_source(source, probes), wanted, SOURCE_TOLERANCE),
-        _largest("ONNX", run_onnx(onnx, probes), wanted, ONNX_TOLERANCE),
+        largest("the source", run_source(source, probes), wanted, SOURCE_TOLERANCE),
+        largest("the ONNX file", run_onnx(onnx, probes), wanted, ONNX_TOLERANCE),
     )
 
 
@@ -49,10 +49,15 @@ def relative(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / largest)
 
 
-def _largest(what: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], tolerance: float) -> float:
+def largest(what: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], tolerance: float) -> float:
+    """Returns the largest relative difference of all probes.
+
+    Raises:
+        ExportError: one is above the tolerance, or not a number.
+    """
     errors = [relative(found[size], wanted[size]) for size in wanted]
     if broken := [error for error in errors if not error <= tolerance]:
-        raise ExportError(f"the {what} must reproduce the network to {tolerance:.0e}, but differs by {broken[0]:.1e}")
+        raise ExportError(f"{what} must reproduce the network to {tolerance:.0e}, but differs by {broken[0]:.1e}")
     return max(errors)
 
 

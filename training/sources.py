@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.errors import DataError
+from training.errors import DataError, line
 from training.own import function
 from training.spec import DataSpec
 
@@ -135,7 +135,7 @@ def _torchvision(spec: DataSpec) -> Raw:
     except Exception as error:  # of damaged files any kind
         hint = " (on Debian: apt-get install dataset-fashion-mnist)" if spec.name == "fashion_mnist" else ""
         raise DataError(
-            f"{spec.name} must be in {root}, whole, or be downloaded, which failed ({_line(error)}): put its files "
+            f"{spec.name} must be in {root}, whole, or be downloaded, which failed ({line(error)}): put its files "
             f"there and set data.root{hint}"
         ) from None
 
@@ -159,7 +159,7 @@ def _image_folder(spec: DataSpec) -> Raw:
     try:
         found = make_dataset(spec.root, {folder.name: n for n, folder in enumerate(folders)}, IMG_EXTENSIONS)
     except (OSError, ValueError) as error:
-        raise DataError(f"data.root {spec.root} must hold images, a sub-folder a class: {_line(error)}") from None
+        raise DataError(f"data.root {spec.root} must hold images, a sub-folder a class: {line(error)}") from None
     images = torch.stack([resize(_picture(path), [spec.size, spec.size]) for path, _ in found])
     return Raw(Labelled(images, torch.tensor([label for _, label in found], dtype=torch.int64)), None)
 
@@ -183,11 +183,7 @@ def _picture(path: str) -> Tensor:
     except DataError:
         raise
     except Exception as error:  # of damaged files any kind
-        raise DataError(f"{path} must be a readable image: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} must be a readable image: {line(error)}") from None
 
 
 def _own(spec: DataSpec) -> Raw:
@@ -205,7 +201,7 @@ def _own(spec: DataSpec) -> Raw:
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise DataError(
             f"data.name {spec.name!r} must name a function that returns images and labels, without arguments; it "
-            f"raises {type(error).__name__}: {_line(error)} ({last.filename}:{last.lineno})"
+            f"raises {type(error).__name__}: {line(error)} ({last.filename}:{last.lineno})"
         ) from error
     try:
         pairs = made if isinstance(made[0], tuple | list) else [made]

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from search import CorruptWeights, DiskFull, Status
-from training.errors import DataError, NonFinite, TrainingError
+from training.errors import DataError, NonFinite, TrainingError, line
 
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOAD = ["torch", "torch._dynamo", "training.trainer"]  # the first optimiser imports torch._dynamo, 1.7 s
@@ -144,7 +144,7 @@ def landed(result: Path) -> Outcome | None:
 
 def failure(error: BaseException) -> tuple[Status, str]:
     """Returns the status and the reason, in one line, of what was raised in a child."""
-    words = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    words = line(error)
     full = isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in DISK_FULL)
     short = isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_MEMORY)
     if short or isinstance(error, MemoryError | torch.OutOfMemoryError):

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from genomes import Genome
-from genomes.operations import GELU, AvgPool, Blend, Conv, Hardswish, MaxPool, Operation, PReLU, ReLU, ReLU6, SiLU
+from genomes.operations import AvgPool, Conv, MaxPool, Operation
 from morphism import INEXACT, Edit, Inapplicable
+from morphism.activation import BLENDABLE
 from morphism.edit import Modes, Site
+from morphism.normalise import ACTIVATIONS
 from morphism.planning import finish, node_of, nodes
-
-ACTIVATIONS = (ReLU, GELU, SiLU)
-REPLACEABLE = (*ACTIVATIONS, ReLU6, Hardswish, PReLU, Blend)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Change:
 
 def other_activations(op: Operation) -> list[Operation]:
     """Returns the other activations."""
-    return [kind() for kind in ACTIVATIONS if isinstance(op, REPLACEABLE) and not isinstance(op, kind)]
+    return [kind() for kind in BLENDABLE if isinstance(op, ACTIVATIONS) and not isinstance(op, kind)]
 
 
 def other_pools(op: Operation) -> list[Operation]:

@@ -6,12 +6,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from genomes import Genome, Module, expand
+from genomes import Genome, expand
 from genomes.operations import Conv, Linear, Operation
 from morphism import INEXACT, Edit, Inapplicable
 from morphism.edit import Modes, Site
 from morphism.names import derived_seed, new_id
-from morphism.planning import channel_count, finish, node_of, nodes, seed_of
+from morphism.planning import channel_count, finish, in_front, node_of, nodes, seed_of
 from morphism.tensors import Crop, Noise, Separated, Source, TensorExpr
 
 DEVIATION = 1e-2  # of noise, relative to the weights' root mean square
@@ -72,7 +72,7 @@ class Separate:
             raise Inapplicable(f"{self.name} needs a dense convolution of 3 x 3 or more, got {op.kind} {node}")
         first = replace(op, out_channels=channels, groups=channels, bias=False)
         window = new_id(module, self.name, [node], first)
-        child = genome.changed({name: _in_front(module, node, window, first, Conv(op.out_channels, 1, bias=op.bias))})
+        child = genome.changed({name: in_front(module, node, window, first, Conv(op.out_channels, 1, bias=op.bias))})
         tensors: dict[str, TensorExpr] = {}
         for weight in _weights(genome, name, node):
             tensors[weight] = Separated(Source(weight), "second")
@@ -126,8 +126,3 @@ def _separable(genome: Genome, module: str, node: str, op: Operation) -> int:
         return 0
     channels = channel_count(expand(genome), module, genome[module].sources[node][0]) or 0
     return channels if channels > 1 else 0
-
-
-def _in_front(module: Module, node: str, added: str, first: Conv, second: Conv) -> Module:
-    (read,) = module.sources[node]
-    return module.changed({added: first, node: second}, [(read, added), (added, node)], [(read, node)])

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flows.assembly import RETRAIN
 from flows.champions import champion, evidence, registry
-from flows.home import BadInput, Home, redacted
+from flows.home import BadInput, Home, line, redacted
 from flows.tracking import Tracker
 from search import Retrainings
 
@@ -68,7 +68,7 @@ def _use(tracker: Tracker, home: Home, weights: str) -> Iterator[str]:
     try:
         there = registry.found(tracker)
     except Exception as error:  # MLflow's, SQLAlchemy's, a missing driver's
-        yield f"MLflow:   cannot be reached at {redacted(tracker.place)} ({type(error).__name__})"
+        yield f"MLflow:   cannot be asked at {redacted(tracker.place)}: {line(error)}"
         return
     version = there.versions.get(weights)
     if version is None or there.aliases.get(registry.CHAMPION) != str(version.version):

@@ -43,17 +43,10 @@ def page(name: str, decision: Decision, test: float | None = None) -> str:
     return "\n\n".join(told) + "\n"
 
 
-def line(ledger: Ledger, number: int) -> list[int]:
-    """Returns the numbers of a candidate's line: the founder, then each first child down to the candidate."""
-    chain = [number]
-    while parents := ledger.candidate(chain[-1]).parents:
-        chain.append(parents[0])
-    return chain[::-1]
-
-
 def lineage(ledger: Ledger, number: int) -> list[dict[str, Any]]:
     """Returns the members of a candidate's line with their edits and certificates, as JSON values."""
-    candidates, evaluations = ledger.candidates(line(ledger, number)), ledger.evaluations(line(ledger, number))
+    line = ledger.line(number)
+    candidates, evaluations = ledger.candidates(line), ledger.evaluations(line)
     return [
         {
             "number": one,
@@ -66,7 +59,7 @@ def lineage(ledger: Ledger, number: int) -> list[dict[str, Any]]:
             "objectives": dict(evaluations[one].objectives),
             "certificates": [certificate.to_json() for certificate in evaluations[one].certificates],
         }
-        for one in line(ledger, number)
+        for one in line
     ]
 
 
@@ -75,7 +68,7 @@ def certified(ledger: Ledger, number: int) -> dict[str, float]:
 
     See `report.proofs` for the numbers of the proofs.
     """
-    members = ledger.evaluations(line(ledger, number)).values()
+    members = ledger.evaluations(ledger.line(number)).values()
     certificates = [certificate for evaluation in members for certificate in evaluation.certificates]
     exact = [certificate for certificate in certificates if certificate.modes]
     held = sum(certificate.verdict for certificate in exact)

@@ -6,6 +6,7 @@ the ledger, since evaluations never change.
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any, Literal, get_args
 from flows import report
 from flows.home import BadInput, Home
 from search import Ledger, Spent
-from search.files import write
+from search.files import make, write
 from search.lock import locked
 
 NIGHTS = "nights"  # of a search, in its directory
@@ -85,7 +86,7 @@ class Nights:
             BadInput: a file in it is damaged.
         """
         nights = cls(home, name)
-        nights.directory.mkdir(parents=True, exist_ok=True)
+        make(nights.directory)
         with locked(nights.directory, f"the night of search {name}"):
             nights._mend()
             yield nights
@@ -129,10 +130,10 @@ def recorded(home: Home, name: str) -> list[Night]:
     Raises:
         BadInput: a file is damaged.
     """
-    files = sorted((home.search(name) / NIGHTS).glob("night-*.json"))
+    files = (home.search(name) / NIGHTS).glob("night-*.json")
     nights = sorted(map(_read, files), key=lambda night: night.number)
     began = nights[0].search if nights else name
-    if began == name or began.startswith(f"{name}-"):
+    if re.fullmatch(rf"{re.escape(name)}(-\d+)?", began):  # itself or a successor
         return nights
     return [
         replace(night, search=name + night.search.removeprefix(began)) if night.search.startswith(began) else night

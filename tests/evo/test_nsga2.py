@@ -52,15 +52,15 @@ def test_the_front_survives() -> None:
     values = {number: tuple(e.objectives[axis] for axis in AXES) for number, e in game.told.items()}
     front = {v for v in values.values() if not any(w != v and w[0] <= v[0] and w[1] <= v[1] for w in values.values())}
     assert len(front) > 1
-    assert front <= {values[member.number] for member in strategy.survivors}
-    assert len(strategy.survivors) == 40
+    assert front <= {values[member.number] for member in strategy.living}
+    assert len(strategy.living) == 40
 
 
 def test_parents_are_survivors() -> None:
     strategy = NSGA2(STARTERS, LIMITS, 2, NSGA2Settings(population=4), VARIED)
     game = Game(strategy)
     for _ in range(40):
-        before = {member.number for member in strategy.survivors}
+        before = {member.number for member in strategy.living}
         (candidate,) = game.ask()
         assert set(candidate.parents) <= before
         game.land()
@@ -73,7 +73,7 @@ def test_the_twin_of_a_survivor_takes_nobody_s_place() -> None:
     for candidate, error, parameters in ((first, 0.1, 100.0), (second, 0.2, 50.0), (third, 0.1, 100.0)):
         told = replace(game.evaluate(candidate, {}), objectives={"error": error, "parameters": parameters})
         strategy.tell(candidate, replace(told, twin=0) if candidate is third else told)
-    assert [survivor.number for survivor in strategy.survivors] == [0, 1]
+    assert [survivor.number for survivor in strategy.living] == [0, 1]
 
 
 def test_of_two_twins_of_one_that_does_not_survive_one_takes_a_place() -> None:
@@ -83,7 +83,7 @@ def test_of_two_twins_of_one_that_does_not_survive_one_takes_a_place() -> None:
     for candidate, error in ((others[0], 0.1), (others[1], 0.1), (first, 0.3), (others[2], 0.2)):
         told = replace(game.evaluate(candidate, {}), objectives={"error": error, "parameters": 100.0})
         strategy.tell(candidate, replace(told, twin=0) if candidate in others[:2] else told)
-    assert [survivor.number for survivor in strategy.survivors] == [1, 3]
+    assert [survivor.number for survivor in strategy.living] == [1, 3]
 
 
 def test_the_order_of_telling_equals_does_not_change_who_survives() -> None:
@@ -95,7 +95,7 @@ def test_the_order_of_telling_equals_does_not_change_who_survives() -> None:
             evaluation = game.evaluate(game.asked[number], {})
             flat = type(evaluation)(number, "ok", {"error": 0.5, "parameters": 10.0}, weights=evaluation.weights)
             strategy.tell(game.asked[number], flat)
-        return sorted(member.number for member in strategy.survivors)
+        return sorted(member.number for member in strategy.living)
 
     assert survivors(list(range(8))) == survivors([5, 2, 7, 0, 1, 6, 4, 3])
 

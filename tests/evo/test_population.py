@@ -87,9 +87,9 @@ def test_survivors_are_always_seen_as_the_last_regression_judges_them() -> None:
     game = Game(searching)
     for count in range(1, 91):
         game.play(count)
-        judgement = searching.population.judgement
+        judgement = searching.judgement
         regressions.add(judgement.fitted)
-        for survivor in searching.survivors:
+        for survivor in searching.living:
             seen = judgement.objectives(survivor.evaluation)
             assert survivor.fitness.values == tuple(seen[name] for name in searching.settings.objectives)
     assert len(regressions) > 10

@@ -182,7 +182,7 @@ def test_a_setting_for_finalists_that_cannot_be_meant_is_refused_with_its_place(
 def test_children_are_judged_as_the_configuration_says(kind: str, tmp_path: Path) -> None:
     _, strategy, _ = planned(config(strategy={"kind": kind, "judgement": "corrected"}), Home(tmp_path))
     assert isinstance(strategy, NSGA2 | AgingEvolution)
-    assert strategy.population.judgement.kind == "corrected"
+    assert strategy.judgement.kind == "corrected"
 
 
 def test_what_people_change_often_is_changed_and_nothing_else() -> None:

@@ -78,7 +78,7 @@ def test_no_password_is_shown(home: Path, capsys: pytest.CaptureFixture[str]) ->
     tracker.place = place
     crown.shown(tracker, Home(home), console())
     said = capsys.readouterr().out
-    assert "cannot be reached at sqlite://***@" in said
+    assert "cannot be asked at sqlite://***@" in said
     assert "hush" not in said
 
 
@@ -104,7 +104,7 @@ def test_a_dead_server_is_said_and_the_evidence_shown(
     assert run(monkeypatch, "champion", "tiny", "--home", str(home)) == 0
     said = capsys.readouterr().out
     assert f"Champion: child {now.number}" in said
-    assert "cannot be reached at http://127.0.0.1:9" in said
+    assert "cannot be asked at http://127.0.0.1:9" in said
     assert run(monkeypatch, "sync", "tiny", "--home", str(home)) == 2
 
 

@@ -263,11 +263,14 @@ def test_a_night_that_fails_is_recorded_and_the_next_one_goes_on(prefect_server:
         assert ledger.spent().evaluations == 4
 
 
-def test_nights_follow_a_directory_that_is_renamed(two: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("began", ["tiny", "moved-far"])
+def test_nights_follow_a_directory_that_is_renamed(began: str, two: Path, tmp_path: Path) -> None:
     from flows.nightly import nightly, report
 
     home = Path(shutil.copytree(two, tmp_path / "home"))
     shutil.move(home / "tiny", home / "moved")
+    for file in (home / "moved" / NIGHTS).glob("night-*.json"):
+        file.write_text(file.read_text().replace('"search": "tiny"', f'"search": "{began}"'))
     assert report("moved", home)["headline"] == headline(two, 2).replace("tiny", "moved")
     result = nightly(config(name="moved", budget={}), candidates=1, home=home)
     assert (result["search"], result["night"]) == ("moved", 3)

@@ -83,7 +83,12 @@ def test_what_was_recorded_is_read_back_equal(place: Path) -> None:
         assert [edit.digest for edit in ledger.candidate(1).edits] == [edit.digest for edit in CHILD.edits]
         assert ledger.evaluations() == {1: OUTCOME}
         assert ledger.evaluation(0) is None
-        assert [tuple(event) for event in ledger.events()] == [(founder, None), (CHILD, None), (CHILD, OUTCOME)]
+        steps = [
+            ("ask", 0, records.identity(founder)),
+            ("ask", 1, records.identity(CHILD)),
+            ("tell", 1, records.identity(CHILD)),
+        ]
+        assert [tuple(step) for step in ledger.steps()] == steps
         assert ledger.pending() == [0]
         assert ledger.spent() == Spent(2, 1, 0, 50.0, 2.0, 3.0)
 
@@ -152,13 +157,13 @@ def test_no_objective_that_is_not_finite_is_recorded(value: float, place: Path) 
 # --- questions -------------------------------------------------------------------------------------------------------
 
 
-def test_ancestors_follow_all_parents(place: Path) -> None:
+def test_a_line_follows_first_parents(place: Path) -> None:
     family = [(), (), (0,), (2, 1), (3,), (0,)]
     with Ledger.create(place / "a", CONFIG) as ledger:
         for number, parents in enumerate(family):
             ledger.asked(Candidate(number, network(1), parents), "k", 0.0)
-        assert ledger.ancestors(4) == [0, 1, 2, 3]
-        assert ledger.ancestors(1) == []
+        assert ledger.line(4) == [0, 2, 3, 4]
+        assert ledger.line(1) == [1]
         assert [c.parents for c in ledger.candidates([3, 5]).values()] == [(2, 1), (0,)]
 
 
@@ -235,7 +240,7 @@ def test_thousands_of_candidates_are_read_and_walked_quickly(place: Path) -> Non
         assert len(ledger.evaluations()) == count
         replayed = time.perf_counter() - begun
         begun = time.perf_counter()
-        assert len(ledger.ancestors(count - 1)) == count - 1
+        assert len(ledger.line(count - 1)) == count
         walked = time.perf_counter() - begun
     # Ten times what an idle core takes: it is the growth with the square of the count that would fail here.
     assert replayed < 3

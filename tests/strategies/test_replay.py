@@ -8,10 +8,10 @@ import pytest
 
 from search import Budget, Evaluation, Ledger, Progress, Strategy, drive
 from tests.doubles import in_turn
-from tests.strategies.contract import STRATEGIES, Make, flaky, identity
+from tests.strategies.contract import STRATEGIES, Make, flaky
 
 BUDGET = Budget(candidates=10)
-Ending = list[tuple[tuple[object, ...], Evaluation | None]]
+Ending = list[tuple[str, Evaluation | None]]
 
 
 class Killed(BaseException):
@@ -35,7 +35,8 @@ def run(directory: Path, strategy: Strategy, kill_at: int = 10**9) -> int:
 
 def ending(directory: Path) -> Ending:
     with Ledger.read(directory) as ledger:
-        return [(identity(candidate), evaluation) for candidate, evaluation in ledger.events()]
+        evaluations = ledger.evaluations()
+        return [(one, evaluations[number] if kind == "tell" else None) for kind, number, one in ledger.steps()]
 
 
 @pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES)

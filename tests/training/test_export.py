@@ -186,7 +186,7 @@ def test_a_wrong_onnx_file_is_refused_and_leaves_nothing(tmp_path: Path, monkeyp
     other = build(genome, messy(genome, seed=1)).eval()
     write = exporting.write_onnx
     monkeypatch.setattr(exporting, "write_onnx", lambda file, _, shape: write(file, other, shape))
-    with pytest.raises(ExportError, match="ONNX must reproduce the network to 1e-04, but differs by"):
+    with pytest.raises(ExportError, match="the ONNX file must reproduce the network to 1e-04, but differs by"):
         export(genome, messy(genome), tmp_path / "network", **NORMAL)
     assert left(tmp_path) == []
 

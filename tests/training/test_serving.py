@@ -56,3 +56,14 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(serving, "write_onnx", lambda file, _, *rest: write(file, other, *rest))
     with pytest.raises(ExportError, match="must reproduce the network"):
         serving.write(calling(), messy(calling()), tmp_path / "model.onnx", NORMAL)
+
+
+@pytest.mark.parametrize("size", serving.PROBES)
+def test_a_file_that_answers_no_number_to_a_batch_of_any_size_is_refused(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = serving.run_onnx
+    broken = {str(size): torch.full((size, 1), torch.nan)}
+    monkeypatch.setattr(serving, "run_onnx", lambda file, probes: run(file, probes) | broken)
+    with pytest.raises(ExportError, match="differs by nan"):
+        serving.write(calling(), messy(calling()), tmp_path / "model.onnx", NORMAL)

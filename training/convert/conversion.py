@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from genomes import Genome, InvalidGenome, check
-from training.convert.tracing import first_line, trace, walked
+from training.convert.tracing import trace, walked
 from training.convert.walk import Value
-from training.errors import ConversionError
+from training.errors import ConversionError, line
 from training.network import build
 from training.reload import relative
 from training.source import batched
@@ -61,7 +61,7 @@ def runnable(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
         with torch.no_grad():
             own(torch.zeros(2, *shape, dtype=torch.float64))
     except Exception as error:  # it is the user's code
-        raise ConversionError(f"the model must take images {batched(shape)}, it says: {first_line(error)}") from error
+        raise ConversionError(f"the model must take images {batched(shape)}, it says: {line(error)}") from error
     return own
 
 

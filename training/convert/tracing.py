@@ -13,7 +13,7 @@ from genomes.operations import Shape
 from training.convert.functions import FUNCTIONS, METHODS
 from training.convert.layers import LAYERS
 from training.convert.walk import Again, Value, Walk
-from training.errors import ConversionError
+from training.errors import ConversionError, line
 
 HANDLERS = {**LAYERS, **FUNCTIONS, **METHODS}
 OWN = "every place in a genome has weights of its own"
@@ -36,7 +36,7 @@ def trace(model: nn.Module, shape: Shape) -> fx.GraphModule:
         except _Asked as asked:
             answers.append(_answered(model, asked, shape))
         except Exception as error:  # whatever its forward does with what is no tensor
-            raise ConversionError(f"the model cannot be traced by torch.fx: {first_line(error)}") from error
+            raise ConversionError(f"the model cannot be traced by torch.fx: {line(error)}") from error
         else:
             _unshared(traced)
             return traced
@@ -55,11 +55,6 @@ def walked(traced: fx.GraphModule, shape: Shape) -> tuple[Walk, Any]:
             return walk, walk.run()
         except Again as again:
             as_images = as_images | again.places
-
-
-def first_line(error: Exception) -> str:
-    """Returns what an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class _Asked(BaseException):

@@ -13,7 +13,7 @@ from genomes import InvalidGenome
 from genomes.operations import OPERATIONS, ChannelShuffle, Concat, Flatten, Input, Linear, Operation, Shape
 from training.convert.axes import Atom, Axes, arranged, natural, sizes
 from training.convert.graph import IMAGE, Graph
-from training.errors import ConversionError
+from training.errors import ConversionError, line
 
 BATCH = 7  # of the example
 KINDS = ", ".join(kind for kind in OPERATIONS if kind not in ("input", "output", "call"))
@@ -112,7 +112,7 @@ class Walk(fx.Interpreter):
         try:
             return handler(self, *args, **kwargs)
         except (TypeError, AttributeError, IndexError, RuntimeError) as error:
-            raise Unknown(f"such arguments are not understood ({str(error).splitlines()[0]})") from None
+            raise Unknown(f"such arguments are not understood ({line(error)})") from None
 
     def put(
         self,
