@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,18 @@ def test_a_dead_server_is_a_warning_and_the_next_one_is_told_of_all_champions(
     second = promoted(home, record, 1).evaluation.weights
     tell(home, record)
     assert held(home) == ({first: "1", second: "2"}, {"champion": "2", "previous": "1"})
+
+
+def test_trainings_that_are_on_record_no_more_leave_mlflow_however_small_its_pages_are(
+    home: Path, record: Retrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = tracker(home)
+    sender.retrained(record)
+    assert len(sender.finalists()) == 2
+    monkeypatch.setattr(MlflowClient, "search_runs", partialmethod(MlflowClient.search_runs, max_results=1))
+    monkeypatch.setattr(Retrainings, "recorded", lambda _: {})
+    sender.retrained(record)
+    assert sender.finalists() == {}
 
 
 def test_what_people_deleted_in_mlflow_is_made_anew(home: Path, record: Retrainings) -> None:
