@@ -100,7 +100,9 @@ class Pairs(Generic[Judged]):
         """
         error, covered = self.difference("error"), self.difference("volume")
         better, worse = error[2] < 0 or covered[1] > 0, error[1] > 0 or covered[2] < 0
-        if better == worse:
+        if better and worse:
+            return f"Here {subject} is better in one measure and worse in the other, each beyond chance."
+        if not (better or worse):
             return (
                 f"No difference is beyond chance, so nothing speaks for {subject} here, and {default}; "
                 "an effect within the intervals is not excluded."

@@ -10,6 +10,7 @@ import hashlib
 import json
 import random
 import statistics
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,7 +84,7 @@ FULL = Size(
     trainings=2,
     segments=20,
 )
-LARGE = replace(  # what the preset of Fashion-MNIST asks for
+LARGE = replace(  # the limits and the schedule of the preset of Fashion-MNIST
     FULL,
     data=DataSpec("fashion_mnist", validation=0.1, second_validation=0.2),
     limits=ResidualLimits(parameters=100_000, macs=8_000_000),
@@ -361,6 +362,15 @@ def second(job: Job, weights: str) -> float:
     return float(outcome.value["error"])
 
 
+def revision() -> str:
+    """Returns which version of the code this is, as git says; empty if it does not."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def measured(job: Job) -> dict[str, Any]:
     """Returns the record of one arm with one seed.
 
@@ -377,5 +387,12 @@ def measured(job: Job) -> dict[str, Any]:
     retraining = sum(one["seconds"] for one in picks)
     judged_once = {weights: second(job, weights) for weights in set(found.left.values())}
     left = {str(bound): judged_once[weights] for bound, weights in found.left.items()}
-    own = {"arm": job.arm, "seed": job.seed, "size": job.size.digest, "picks": picks, "left": left}
+    own = {
+        "arm": job.arm,
+        "seed": job.seed,
+        "size": job.size.digest,
+        "revision": revision(),
+        "picks": picks,
+        "left": left,
+    }
     return {**own, "search": found.seconds, "retraining": retraining, "children": found.children}

@@ -166,6 +166,8 @@ samples of the children. Children are related, so the intervals are rather too n
 **What selection sees uncorrected**, the error of the inherited child after a third: {raw}.
 **Corrected** (`strategy.judgement: corrected`): {product}.
 Difference: {gain}; beyond size: {gain_beyond}.
+How much of an unusual error counts as merit, one half, was chosen from three shares on this very family, so that the
+corrected numbers are flattered. The reference shows fewer images than there are: it says little of long trainings.
 
 {verdict}
 **Chosen blindly.** {tried} estimators were tried, and the best of many looks better than it is: what is best at no more

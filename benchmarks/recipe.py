@@ -17,7 +17,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are for processes
 
 import argparse
 import json
-import math
 import multiprocessing
 import platform
 import statistics
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ablation import interval
 
 from genomes import cost
 from genomes.spaces.residual import ResidualSpace
@@ -51,7 +51,6 @@ WAYS: Mapping[str, Recipe] = {
     "averaging": replace(PLAIN, averaging=0.05),
     "both": replace(PLAIN, erasing=0.5, averaging=0.05),
 }
-STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # 97.5 % quantile of n - 1 degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,6 @@ def measured(protocol: Protocol, file: Path, keep: Path) -> list[dict[str, Any]]
             with keep.open("a") as kept:
                 kept.write(json.dumps(found[-1]) + "\n")
     return sorted(found, key=lambda one: one["seed"])
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the mean and a 95 % interval by Student's t."""
-    mean = statistics.mean(values)
-    half = STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
 
 
 def judged(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

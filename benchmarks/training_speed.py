@@ -27,7 +27,7 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
-from scipy import stats  # type: ignore[import-untyped]
+from ablation import Interval, interval
 from trainings import ARMS, Job, Trained, multiplied, trained
 
 from genomes import Genome, cost
@@ -38,7 +38,6 @@ from training.worker import ENVIRONMENT
 SPACE = ResidualSpace((1, 28, 28), 10)
 PAGE = Path(__file__).parents[1] / "docs" / "training_speed.md"
 GOAL, LEAST, BY_HAND, OF_MATRICES = 3.3, 2.7, 0.95, 0.6
-Interval = tuple[float, float, float]  # mean, and the ends of its 95 % interval
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,6 @@ def turned(names: Sequence[str], number: int) -> list[str]:
     """Returns the names beginning with another one each time."""
     start = number % len(names)
     return [*names[start:], *names[:start]]
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """Returns the mean and its 95 % interval by Student's t."""
-    middle, deviation = statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
-    reach = float(stats.t.ppf(0.975, len(values) - 1)) * deviation
-    return middle, middle - reach, middle + reach
 
 
 def ratio(rounds: Sequence[Mapping[str, Trained]], other: str) -> Interval:
@@ -169,10 +161,10 @@ def page(found: Rounds, matrices: Sequence[float], where: str) -> Iterator[str]:
         + ", ".join(f"{judging(of):.2f} ({name})" for name, of in found.items())
         + " of the time of training on one.\n"
     )
-    yield "Error on the validation images, difference project minus other in points, over all children and seeds:\n"
+    yield "Validation error after these few steps, project minus other in points, over all children and seeds:\n"
     for other in ("conventional", "by hand"):
         low, high = error_difference(found, other)[1:]
-        verdict = "no difference beyond seed noise" if low <= 0 <= high else "**a difference beyond seed noise**"
+        verdict = "no difference seen" if low <= 0 <= high else "**a difference beyond seed noise**"
         yield f"- {other}: {words(error_difference(found, other), '', sign='+')}: {verdict}"
     yield "\n| child | project | conventional | by hand |\n|---|---|---|---|"
     for name, of in found.items():

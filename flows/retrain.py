@@ -185,7 +185,7 @@ def configured(
 def wanted(config: SearchConfig, evaluator: "Trainer", chosen: Sequence[Candidate]) -> Iterator[Job]:
     """Yields the trainings of finalists: all of them with the first seed, then all with the next.
 
-    The seeds are none of the search's own, and each is the same for all finalists.
+    The seeds are none of the search's own; a finalist draws from each what nobody else draws.
     """
     from training.retraining import key
 
