@@ -218,8 +218,8 @@ processor, to train and to judge. {diverged} of {runs} trainings diverged, which
 *Halving* trains all at {low:,} examples, promotes a third of them to {middle:,} and answers with the best quarter. The
 truth for one seed is the mean error of the other seeds at {full:,}. *Recall* is the share of the true top {top} in the
 best quarter (guessing: {share:.2f}); *rank correlation* is Spearman's, over all children. Mean and 95 % interval over
-the seeds by Student's t; a recall moves in steps of a third, so intervals are wide, and there is none where all agree. The
-children are the same for all seeds: for others this says nothing. The schedules were chosen after others
+the seeds by Student's t; a recall moves in steps of a third, so intervals are wide, and there is none where all agree.
+The children are the same for all seeds: for others this says nothing. The schedules were chosen after others
 (6,000, 18,000 and 90,000) had missed the goal, with 5.9 times less, and before anything of these was seen.
 
 | arm | recall | rank correlation | processor seconds | times less than in full |
