@@ -127,7 +127,7 @@ def onward(study: Study) -> Iterator[str]:
 
 The same picks of inherited evolution, trained by the same recipe and schedule not from fresh weights but from those
 that the search left in them: their error in per cent, and by how many points it differs, within a seed, from that of
-each arm's picks from fresh weights, their own first. It takes as many processor seconds as one training from fresh weights.
+each arm's picks from fresh weights, their own first. It takes as many processor seconds as one of those.
 
 | trained on | {" | ".join(f"at most {int(bound):,}" for bound in bounds)} |
 |---{"|--:" * len(bounds)}|"""
