@@ -83,12 +83,8 @@ def test_what_was_recorded_is_read_back_equal(place: Path) -> None:
         assert [edit.digest for edit in ledger.candidate(1).edits] == [edit.digest for edit in CHILD.edits]
         assert ledger.evaluations() == {1: OUTCOME}
         assert ledger.evaluation(0) is None
-        steps = [
-            ("ask", 0, records.identity(founder)),
-            ("ask", 1, records.identity(CHILD)),
-            ("tell", 1, records.identity(CHILD)),
-        ]
-        assert [tuple(step) for step in ledger.steps()] == steps
+        one, two = map(records.identity, (founder, CHILD))
+        assert [*map(tuple, ledger.steps())] == [("ask", 0, one), ("ask", 1, two), ("tell", 1, two)]
         assert ledger.pending() == [0]
         assert ledger.spent() == Spent(2, 1, 0, 50.0, 2.0, 3.0)
 
@@ -162,8 +158,7 @@ def test_a_line_follows_first_parents(place: Path) -> None:
     with Ledger.create(place / "a", CONFIG) as ledger:
         for number, parents in enumerate(family):
             ledger.asked(Candidate(number, network(1), parents), "k", 0.0)
-        assert ledger.line(4) == [0, 2, 3, 4]
-        assert ledger.line(1) == [1]
+        assert (ledger.line(4), ledger.line(1)) == ([0, 2, 3, 4], [1])
         assert [c.parents for c in ledger.candidates([3, 5]).values()] == [(2, 1), (0,)]
 
 
