@@ -187,8 +187,11 @@ class Ledger(View):
             raise ConfigMismatch(f"{what} must be what search {self.directory.name} began with: restore a copy of it")
 
     def mark_sent(self, number: int, external_id: str | None) -> None:
-        """Records the id under which tracking now shows an evaluation; None if it does not show it any more."""
-        with self._transaction() as db:
+        """Records the id under which tracking now shows an evaluation; None if it does not show it any more.
+
+        What a power cut takes of it is shown anew, in place of what stands there without a note.
+        """
+        with self._transaction(lasting=False) as db:
             db.execute("UPDATE outbox SET external_id = ? WHERE number = ?", (external_id, number))
 
     def _prepare(self) -> None:
