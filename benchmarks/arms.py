@@ -286,8 +286,7 @@ def retrained(job: Job, found: Found) -> Iterator[dict[str, Any]]:
         errors = [evaluation.objectives[f"{SECOND}_error"] for evaluation in again]
         seconds = spent + sum(evaluation.cost["seconds"] for evaluation in again)
         record = pick(genome, [bound for bound, one in chosen.items() if one == genome], errors, seconds)
-        if job.arm == INHERITED:
-            weights = found.trained[genome.digest]
+        if weights := found.trained.get(genome.digest):
             on = [trained_on(job, genome, weights, number + 1) for number in range(job.size.trainings)]
             record["on"] = statistics.mean(on)
         yield record

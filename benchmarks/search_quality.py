@@ -5,7 +5,7 @@ random search; the largest of many random members, for which nothing is trained;
 others find is; the same, trained for all of the budget in one schedule; Optuna's NSGA-II on the chains of the space. Of
 an arm's finalists under each of several bounds of parameters, each trained from scratch by one recipe and schedule, the
 one with the least validation error is chosen; it is trained anew and judged on the second validation part. The test
-part is not read. The picks of inherited evolution are trained once more for as long, from what the search left in them.
+part is not read. Picks that a search has trained are trained once more for as long, from what it left in them.
 
 A run writes docs/search_quality.md with what is measured so far, or docs/search_quality_large.md of networks as the
 preset of Fashion-MNIST has them. It can be stopped at any moment: what is measured is kept in a file of the same name,

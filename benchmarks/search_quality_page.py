@@ -110,31 +110,38 @@ def costs(study: Study) -> Iterator[str]:
 
 
 def bounded(study: Study, kind: str = "") -> Iterator[str]:
-    """Yields the rows of a table by bound: the retrained error in per cent, or of kind `left` that before it."""
+    """Yields the rows of a table by bound: an error in per cent, of no kind, `left` or `on` as `Study.value` has it."""
     for arm in study.arms:
         cells = [spread(interval(study.values(arm, f"{kind}{bound}")), ".2f", 100.0) for bound in study.size.bounds]
         yield f"| {arm} | {' | '.join(cells)} |"
 
 
 def onward(study: Study) -> Iterator[str]:
-    """Yields a section on our picks, trained on from what the search left; nothing if no record has it."""
+    """Yields a section on the picks, trained on from what the search left; nothing if no record of ours has it."""
     bounds = [str(bound) for bound in study.size.bounds]
-    found = {bound: study.values(INHERITED, f"on{bound}") for bound in bounds}
-    if not any(found.values()):
+    if not any(study.values(INHERITED, f"on{bound}") for bound in bounds):
         return
+    rule = "|---" + "|--:" * len(bounds) + "|"
     yield f"""
 ## Trained on instead
 
-The same picks of inherited evolution, trained by the same recipe and schedule not from fresh weights but from those
-that the search left in them: their error in per cent, and by how many points it differs, within a seed, from that of
-each arm's picks from fresh weights, their own first. It takes as many processor seconds as one of those.
+The same picks, trained by the same recipe and schedule not from fresh weights but from those that the search left in
+them, in as many processor seconds: their error in per cent. None: the search trains nothing, or the record is of a
+version that did not look.
 
-| trained on | {" | ".join(f"at most {int(bound):,}" for bound in bounds)} |
-|---{"|--:" * len(bounds)}|"""
-    yield f"| error, % | {' | '.join(spread(interval(found[bound]), '.2f', 100.0) for bound in bounds)} |"
-    for arm in study.arms:
-        told = [words(study.difference(arm, bound, f"on{bound}"), 100) for bound in bounds]
-        yield f"| minus {arm} | {' | '.join(told)} |"
+| arm | {" | ".join(f"at most {int(bound):,}" for bound in bounds)} |
+{rule}"""
+    yield from bounded(study, "on")
+    yield f"""
+By how many points that of inherited evolution differs, within a seed, from that of each arm's picks.
+
+| trained on, minus | {" | ".join(f"at most {int(bound):,}" for bound in bounds)} |
+{rule}"""
+    for kind, meaning in (("", "from fresh weights"), ("on", "trained on")):
+        for arm in study.arms:
+            told = [words(study.difference(arm, f"{kind}{bound}", f"on{bound}"), 100) for bound in bounds]
+            if (kind, arm) != ("on", INHERITED) and study.values(arm, f"{kind}{bounds[-1]}"):
+                yield f"| {arm}, {meaning} | {' | '.join(told)} |"
 
 
 def compared(study: Study, measures: Sequence[str]) -> Iterator[str]:
