@@ -223,7 +223,7 @@ def trainer(
 
 
 def retrainer(config: SearchConfig, home: Home) -> "Trainer":
-    """Returns the evaluator of finalists: from scratch, under the full recipe, with weights and results of its own.
+    """Returns the evaluator of finalists: from fresh weights, by the full recipe, with a store and results of its own.
 
     What it stores is out of reach of a search that begins anew and tidies up.
 

@@ -161,16 +161,19 @@ def retrain_command(
     top: Annotated[int | None, typer.Option(help="How many finalists, instead of as configured.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How often each is trained, instead of as configured.")] = None,
     examples: Annotated[int | None, typer.Option(help="Examples of each training, instead of as configured.")] = None,
+    warm_start: Annotated[
+        bool | None, typer.Option(help="From the search's weights, or from scratch, instead of as configured.")
+    ] = None,
     home: HomeOption = HOME,
 ) -> None:
-    """Train the best networks of a search from scratch, choose one, test it once, promote it if it is better."""
+    """Train the best networks of a search in full, choose one, test it once, promote it if it is better."""
     foreground.quiet()
     from flows.assembly import RETRAIN, WEIGHTS
     from flows.retrain import retrain
 
     place = Home(home)
     typer.echo(f"Finalists of search {name} in {place.search(name)}: starting Prefect and MLflow …")
-    result = foreground.ran(lambda: retrain(name, top, seeds, examples, home), place.command("retrain", name))
+    result = foreground.ran(lambda: retrain(name, top, seeds, examples, warm_start, home), shlex.join(sys.argv))
     if result["finalists"] < result["asked"]:
         typer.echo(f"{result['asked']} finalists were asked for, the search has {result['finalists']} different ones")
     if not result["tracked"]:

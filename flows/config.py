@@ -64,7 +64,7 @@ class Strategy(BaseModel):
 
 
 class Retrain(BaseModel):
-    """How the best of a search are trained from scratch; may differ whenever it is done."""
+    """How the best of a search are trained in full; may differ whenever it is done."""
 
     model_config = STRICT
     top: Annotated[int, Field(ge=1, le=100, description="how many finalists")] = 3
@@ -73,6 +73,9 @@ class Retrain(BaseModel):
         Fidelity | None, Field(description="of each training; none: a child's with eight times its examples")
     ] = None
     recipe: Annotated[Recipe | None, Field(description="of each training; none: a child's")] = None
+    warm_start: Annotated[
+        bool, Field(description="begin with the weights that the search left in a finalist; no: with fresh ones")
+    ] = False
     timeout: Annotated[float, Field(gt=0, description="seconds after which one training is killed")] = 7200
 
 

@@ -33,7 +33,7 @@ class Chosen(NamedTuple):
 def exported(home: Home, name: str, number: int | None, directory: Path, *, folding: bool = False) -> str:
     """Writes a network into a new directory and says what was written.
 
-    Without a number it is the champion that was trained from scratch, if there is one, or else the best candidate;
+    Without a number it is the champion of the retrained finalists, if there is one, or else the best candidate;
     with a number the candidate as the search left it. With `folding`, batch norms are folded into the layers before
     them.
 
@@ -75,7 +75,7 @@ def _champion(home: Home, name: str) -> Chosen | None:
     weights, errors = chosen.evaluation.weights, chosen.evaluation.objectives
     test = f", test error {tests[weights]:.4f}" if weights in tests else ", test part not read"
     title = (
-        f"Candidate {chosen.number}, trained from scratch (seed {chosen.seed}, validation error "
+        f"Candidate {chosen.number}, {chosen.manner} (seed {chosen.seed}, validation error "
         f"{errors['error']:.4f}{test}; for what the search itself trained, name its number)"
     )
     return Chosen(title, errors["error"], *WeightStore(directory / WEIGHTS).get(weights))

@@ -1,4 +1,4 @@
-"""Finalists: which networks of a search are worth a training from scratch."""
+"""Finalists: which networks of a search are worth a full training."""
 
 from collections.abc import Container
 
@@ -12,13 +12,13 @@ def finalists(ledger: Ledger, count: int, trained: Container[int] = ()) -> list[
 
     Errors are those that selection takes them to have: the least of many measured ones would mostly be luck. Whom no
     other beats in all objectives comes first, then the rest, each by error. Of those that compute the same, such as a
-    parent and its no-op control, only the first is taken: from scratch they are one network. If one of them was trained
-    from scratch before, it is that one, so that a network keeps its number, and with it what is recorded of it.
+    parent and its no-op control, only the first is taken: from scratch they are one network. If one of them was
+    retrained before, it is that one, so that a network keeps its number, and with it what is recorded of it.
 
     Args:
         ledger: of the search, which may be running.
         count: how many; fewer are returned if the search has no more different networks.
-        trained: the numbers of candidates that were trained from scratch before.
+        trained: the numbers of candidates that were retrained before.
     """
     good = [evaluation for evaluation in ledger.evaluations().values() if evaluation.ok]
     judged = {e.number: e.objectives["error"] for e in good} | report.judgements(ledger)

@@ -58,7 +58,7 @@ def nightly(
         int, Field(ge=1, le=100, description="1, or how many there may be in succession when one is finished")
     ] = 1,
     widen: Annotated[float, Field(ge=1, le=10, description="factor of a successor's limits of networks")] = 1.0,
-    retrain: Annotated[bool, Field(description="train new finalists from scratch at the end of the night")] = False,
+    retrain: Annotated[bool, Field(description="train new finalists in full at the end of the night")] = False,
     home: Path = Path("searches"),
 ) -> State[dict[str, Any]]:
     """Goes on with a search, or begins it, until the night's budget is spent; then reports what changed.
@@ -72,7 +72,7 @@ def nightly(
         candidates: budget of this night in candidates.
         searches: how many there may be in succession: a finished one is followed by NAME-2, NAME-3 and so on.
         widen: what each successor's limits of networks are multiplied by.
-        retrain: whether finalists that were not trained from scratch yet are, at the end of the night.
+        retrain: whether finalists that were not trained in full yet are, at the end of the night.
         home: the directory that holds searches.
     """
     place, succession = Home(home), Succession(searches, widen)
@@ -163,7 +163,7 @@ def _restore(config: SearchConfig, home: Home) -> None:
 
 
 def _retrained(name: str, home: Home) -> str:
-    """Does what a search's finalists lack, mostly trainings from scratch; says what came of it, if there was any."""
+    """Does what a search's finalists lack, mostly trainings in full; says what came of it, if there was any."""
     if not lacking(name, home):
         return ""
     try:

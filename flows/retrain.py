@@ -1,4 +1,4 @@
-"""The retrain flow: one flow run trains the finalists of a search from scratch, one task run is one training."""
+"""The retrain flow: one flow run trains the finalists of a search in full, one task run is one training."""
 
 import hashlib
 from collections import deque
@@ -27,7 +27,7 @@ from flows.finalists import finalists
 from flows.home import BadInput, Home
 from flows.search import THREADS, stop_children, submitted
 from flows.standings import JUDGED, Standing, champion, ranked, show, verdict, words
-from search import INFRASTRUCTURAL, Candidate, DiskFull, Evaluation, Ledger, Retraining, Retrainings
+from search import INFRASTRUCTURAL, Candidate, DiskFull, Evaluation, Ledger, Retraining, Retrainings, WeightStore
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -41,7 +41,7 @@ class Job(NamedTuple):
 
     Attributes:
         key: that it is recorded under.
-        candidate: without parents, so that it begins with fresh weights.
+        candidate: without parents; it begins with fresh weights, or with a warm start from the search's.
         seed: which of the candidate's trainings, from 0.
         trainer: with the full recipe and this training's seed.
     """
@@ -78,9 +78,10 @@ def retrain(
     top: int | None = None,
     seeds: int | None = None,
     examples: int | None = None,
+    warm_start: bool | None = None,
     home: Path = Path("searches"),
 ) -> dict[str, Any]:
-    """Trains the finalists of a search from scratch, chooses one, and reads the test part for it, once.
+    """Trains the finalists of a search in full, chooses one, and reads the test part for it, once.
 
     The choice becomes champion of the search if it is better than the present one by more than chance. What was
     trained before with the same settings is taken from the record. The search may be running.
@@ -90,6 +91,8 @@ def retrain(
         top: how many finalists; None: as configured.
         seeds: how often each is trained; None: as configured.
         examples: shown in each training; None: as configured.
+        warm_start: whether a training begins with the weights that the search left, or from scratch; None: as
+            configured.
         home: the directory that holds searches.
     """
     from flows.champions import registry
@@ -98,13 +101,15 @@ def retrain(
     place, screen = Home(home), terminal.console()
     with ExitStack() as stack:
         with Ledger.read(place.search(name)) as ledger:
-            config = configured(ledger.config, name, top, seeds, examples)
+            config = configured(ledger.config, name, top, seeds, examples, warm_start)
             if not report.best(ledger):
                 raise BadInput(f"search {name} must have a candidate that was trained with success: it has none yet")
             record = stack.enter_context(Retrainings.open(place.search(name) / assembly.RETRAIN))
             best, genomes = chosen(ledger, record, config.retrain.top)
-        evaluator = assembly.retrainer(config, place)
+        evaluator = retrainer(config, place, best, genomes)
         _tidy(record, evaluator)
+        for heir in evaluator.heirs.values():
+            evaluator.store.put(*WeightStore(place.search(name) / assembly.WEIGHTS).get(heir.weights or ""))
         stack.callback(stop_children, evaluator.pool)
         tracker = Tracker(place, name, config.tracking, config.facts())
         jobs = list(wanted(config, evaluator, [genomes[evaluation.number] for evaluation in best]))
@@ -149,7 +154,7 @@ def lacking(name: str, home: Home) -> bool:
         best, genomes = chosen(ledger, record, config.retrain.top)
         choice, read, place = record.chosen(), record.test_errors(), record.holders().champion
         decided = [one.key for one in record.promotions() if one.outcome != "restored"][-1:]
-    trainer = assembly.retrainer(config, home)
+    trainer = retrainer(config, home, best, genomes)
     keys = [job.key for job in wanted(config, trainer, [genomes[evaluation.number] for evaluation in best])]
     if not done.keys() >= set(keys):
         return True
@@ -167,15 +172,32 @@ def chosen(ledger: Ledger, record: Retrainings, top: int) -> tuple[list[Evaluati
     return best, ledger.candidates([evaluation.number for evaluation in best])
 
 
+def retrainer(
+    config: SearchConfig, home: Home, best: Sequence[Evaluation], genomes: Mapping[int, Candidate]
+) -> "Trainer":
+    """Returns the evaluator of these finalists; with a warm start it is to be given the weights that they begin with.
+
+    Raises:
+        BadInput: the search's data cannot be had.
+    """
+    heirs = {genomes[one.number].genome.digest: one for one in best if config.retrain.warm_start}
+    return replace(assembly.retrainer(config, home), heirs=heirs)
+
+
 def configured(
-    document: Mapping[str, Any], name: str, top: int | None, seeds: int | None, examples: int | None
+    document: Mapping[str, Any],
+    name: str,
+    top: int | None = None,
+    seeds: int | None = None,
+    examples: int | None = None,
+    warm_start: bool | None = None,
 ) -> SearchConfig:
     """Returns a search's configuration with other settings for its finalists.
 
     Raises:
         BadInput: one of them is out of its range.
     """
-    given = {"top": top, "seeds": seeds}
+    given = {"top": top, "seeds": seeds, "warm_start": warm_start}
     changed = {**document.get("retrain", {}), **{key: value for key, value in given.items() if value is not None}}
     if examples is not None:
         changed["fidelity"] = {**document["fidelity"], **(changed.get("fidelity") or {}), "examples": examples}
@@ -210,7 +232,7 @@ def _train(
     missing = [job for job in jobs if job.key not in done or not done[job.key].final]
     screen.print(f"{len(jobs)} trainings, {len(jobs) - len(missing)} of them known")
     recipe, fidelity = config.full()
-    setting = {"recipe": asdict(recipe), "fidelity": asdict(fidelity)}
+    setting = {"recipe": asdict(recipe), "fidelity": asdict(fidelity), "warm_start": config.retrain.warm_start}
     told = True
     for count, (job, evaluation) in enumerate(_landing(missing, slots), 1):
         record.record(Retraining(job.key, job.candidate.number, job.seed, setting, evaluation))

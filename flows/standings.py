@@ -1,4 +1,4 @@
-"""Standings: finalists after their trainings from scratch, ranked and shown."""
+"""Standings: finalists after their full trainings, ranked and shown."""
 
 import math
 import statistics
@@ -82,7 +82,7 @@ def verdict(record: Retrainings) -> str | None:
     chosen, tests = record.chosen(), record.test_errors()
     if chosen is None:
         return None
-    judged = f"Chosen: child {chosen.number}, trained from scratch with seed {chosen.seed}: {words(chosen.evaluation)}"
+    judged = f"Chosen: child {chosen.number}, {chosen.manner} with seed {chosen.seed}: {words(chosen.evaluation)}"
     if (test := tests.get(chosen.evaluation.weights or "")) is None:
         return f"{judged}, test part not read yet"
     count = len({reading.weights for reading in record.readings()})
@@ -104,8 +104,9 @@ def table(standings: Sequence[Standing], tests: Mapping[str, float]) -> Table:
         standings: the best one first.
         tests: test errors by the digest of the weights; shown for the best finalist only.
     """
+    manners = dict.fromkeys(one.manner for standing in standings for one in standing.retrainings)
     page = Table(
-        title="Finalists, trained from scratch: mean ± standard deviation over seeds",
+        title=f"Finalists, {' or '.join(manners)}: mean ± standard deviation over seeds",
         title_justify="left",
         title_style="bold",
     )

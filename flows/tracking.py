@@ -328,7 +328,7 @@ class Tracker:
     def _finalist(self, one: Retraining) -> None:
         tags = {
             "mlflow.parentRunId": self.run,
-            "mlflow.note.content": f"child {one.number}, trained from scratch with seed {one.seed}",
+            "mlflow.note.content": f"child {one.number}, {one.manner} with seed {one.seed}",
             "morphogen.kind": "retraining",
             "morphogen.retraining": one.key,
             "morphogen.search": self.name,

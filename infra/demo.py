@@ -200,7 +200,7 @@ def nights(demo: Demo) -> None:
 
 
 def champion(demo: Demo) -> None:
-    """Trains finalists from scratch, and asks the champion that comes of it."""
+    """Trains finalists in full, and asks the champion that comes of it."""
     import numpy as np
     import onnxruntime
     from mlflow import MlflowClient
@@ -209,7 +209,7 @@ def champion(demo: Demo) -> None:
 
     say("prefect deployment run retrain/finalists --param name=digits --param top=2 --param seeds=2")
     run = demo.run("retrain/finalists", name="digits", top=2, seeds=2, examples=12_000)
-    check(demo.ended(run) == "Completed", "finalists are trained from scratch")
+    check(demo.ended(run) == "Completed", "finalists are trained in full")
     version = MlflowClient().get_model_version_by_alias("digits", "champion")
     said = demo.command("morphogen", "champion", "digits", "--home", str(demo.home))
     say("morphogen champion digits: " + next(line.strip() for line in said.splitlines() if line.strip()))

@@ -1,4 +1,4 @@
-"""Retrainings: the record of the finalists of a search that were trained from scratch, in a file of its own.
+"""Retrainings: the record of the full trainings of a search's finalists, in a file of its own.
 
 Not in the ledger, which a running search has the lock of: finalists may be trained meanwhile. Each training is recorded
 once, under a key that says all that determines it, so that whoever is killed goes on with what is missing. A reading of
@@ -47,13 +47,13 @@ COMMIT;
 
 @dataclass(frozen=True)
 class Retraining:
-    """One training of a finalist from scratch.
+    """One full training of a finalist.
 
     Attributes:
         key: a hash of all that determines the result.
         number: the candidate's.
         seed: which of its trainings, from 0.
-        setting: the recipe and the fidelity, as JSON values.
+        setting: the recipe, the fidelity and whether it had a warm start, as JSON values.
         evaluation: what became of it; `error` is of the validation part, `second_validation_error` of the other.
     """
 
@@ -67,6 +67,11 @@ class Retraining:
     def final(self) -> bool:
         """Whether another attempt would end alike on any machine: a success, or a failure of the network itself."""
         return self.evaluation.status in FINAL
+
+    @property
+    def manner(self) -> str:
+        """What it began with, in words."""
+        return "trained on from the search's weights" if self.setting.get("warm_start") else "trained from scratch"
 
 
 class Reading(NamedTuple):

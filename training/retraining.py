@@ -1,4 +1,4 @@
-"""Retraining: a network trained from scratch, and judged on parts of the data that no selection has seen."""
+"""Retraining: a finalist trained in full, and judged on parts of the data that no selection has seen."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Part = Literal["second_validation", "test"]
 
 
 def key(trainer: Trainer, candidate: Candidate) -> str:
-    """Returns a hash of all that determines the training: genome, seed, recipe, fidelity and data."""
+    """Returns a hash of all that determines the training: genome, first weights, seed, recipe, fidelity and data."""
     text = json.dumps(trainer.request(candidate, {}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def retrain(trainer: Trainer, candidate: Candidate) -> Evaluation:
-    """Trains a network from scratch and judges it on both validation parts.
+    """Trains a network in full and judges it on both validation parts.
 
     A training that landed and was not recorded, because whoever asked for it was killed, is not done again.
 
     Args:
-        trainer: with the full recipe, and the seed of this training.
+        trainer: with the full recipe, the seed of this training, and as heirs those that do not begin from scratch.
         candidate: without parents; its fidelity is that of the training.
 
     Returns:

@@ -32,7 +32,7 @@ def page(name: str, decision: Decision, test: float | None = None) -> str:
         f"# Champion of search {name}",
         f"{decision.words}.",
         "\n".join(f"| {' | '.join(row)} |" for row in table),
-        f"Means ± standard deviations over the seeds of a training from scratch, of {decision.images} images that no "
+        f"Means ± standard deviations over the seeds of full trainings, of {decision.images} images that no "
         "selection in the search has seen. The first row is the challenger.",
         f"Constraint of the champion: at most {limits}.",
     ]

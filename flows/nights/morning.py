@@ -302,7 +302,7 @@ def _champion(home: Home, night: Night) -> str:
         told = [words for words in (verdict(record), holding(record)) if words]
     return (
         "\n\n".join(told)
-        or "No finalist was trained from scratch yet: `morphogen retrain`, or `retrain` of the nightly flow."
+        or "No finalist was trained in full yet: `morphogen retrain`, or `retrain` of the nightly flow."
     )
 
 

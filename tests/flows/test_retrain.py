@@ -19,6 +19,7 @@ from flows.home import Home
 from flows.retrain import configured, wanted
 from search import Budget, Evaluation, Ledger, Retraining, Retrainings, drive
 from search.retrainings import FILE
+from tests.flows.champions import held
 from tests.flows.conftest import config
 from tests.flows.test_cli import run
 from tests.flows.test_kill import running, workers
@@ -86,13 +87,6 @@ def shown(home: Path) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id], "tags.`morphogen.kind` = 'retraining'"))
 
 
-def registered(home: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the champions in MLflow by their weights, and the aliases."""
-    from tests.flows.champions import held
-
-    return held(home)
-
-
 def test_the_finalists_are_trained_with_every_seed_and_the_test_part_is_read_once(finished: Path) -> None:
     done = recorded(finished).values()
     with Ledger.read(finished / "tiny") as ledger:
@@ -132,7 +126,7 @@ def test_the_choice_is_champion_in_mlflow_and_prefect_shows_why(finished: Path, 
         chosen = record.chosen()
         assert chosen is not None
         assert record.holders().champion == chosen.key
-    assert registered(finished) == ({chosen.evaluation.weights: "1"}, {"champion": "1"})
+    assert held(finished) == ({chosen.evaluation.weights: "1"}, {"champion": "1"})
     mine = ArtifactFilter(key=ArtifactFilterKey(any_=["champion-tiny"]))
     with get_client(sync_client=True) as client:
         pages = client.read_artifacts(artifact_filter=mine)
@@ -151,7 +145,7 @@ def test_again_nothing_is_trained_nor_read_and_the_recorded_number_is_shown(
     assert f"test error {seen[0]:.4f} (read once); as recorded before" in said
     assert (recorded(home), readings(home)) == (before, seen)
     assert "stays: no other was chosen" in said
-    assert len(registered(home)[0]) == 1
+    assert len(held(home)[0]) == 1
     last = said.strip().splitlines()[-1]
     assert last.startswith("Result:")
     assert Path(last.split()[1].rstrip(";")).is_file()
@@ -174,6 +168,53 @@ def test_more_seeds_and_finalists_train_only_what_is_missing(
     assert len(shown(home)) > len(before)
 
 
+def test_a_warm_start_trains_on_from_what_the_search_left(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Path(shutil.copytree(finished, tmp_path / "home"))
+    before = recorded(home)
+    assert retrained(home, monkeypatch, "--warm-start") == 0
+    said, after = capsys.readouterr().out, recorded(home)
+    new = [one for key, one in after.items() if key not in before]
+    assert "4 trainings, 0 of them known" in said
+    assert [one.number for one in new] == [one.number for one in before.values()]
+    assert len({one.evaluation.weights for one in new}) == 4  # all that differs between two seeds is what they draw
+    with Ledger.read(home / "tiny") as ledger:
+        for one in new:
+            left = ledger.evaluations([one.number])[one.number]
+            assert one.setting == {**next(iter(before.values())).setting, "warm_start": True}
+            assert one.evaluation.initial == left.weights
+            assert one.evaluation.cost["lineage_examples"] == left.cost["lineage_examples"] + 512
+    assert "Finalists, trained on from the search's weights: mean" in said
+    assert retrained(home, monkeypatch, "--warm-start", "--seeds", "1") == 0
+    assert "2 trainings, 2 of them known" in capsys.readouterr().out
+    assert retrained(home, monkeypatch, "--no-warm-start") == 0
+    assert "4 trainings, 4 of them known" in capsys.readouterr().out
+    files = {file.stem for file in (home / "tiny" / RETRAIN / "weights").iterdir()}
+    assert files == {one.evaluation.weights for one in after.values()}
+
+
+def test_whoever_stops_it_is_told_the_same_command_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.retrain.retrain", stopped)
+    assert retrained(home, monkeypatch, "--warm-start", "--top", "1") == 130
+    assert capsys.readouterr().out.rstrip().endswith(f" retrain tiny --home {home} --warm-start --top 1")
+
+
+def test_a_warm_start_from_damaged_weights_is_one_line_and_trains_nothing(
+    home: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (home / "tiny" / "weights").iterdir():
+        os.truncate(file, 100)
+    assert retrained(home, monkeypatch, "--warm-start") == 2
+    assert "are damaged: the content's SHA-256" in capsys.readouterr().err
+    assert recorded(home) == {}
+
+
 def test_a_reading_that_landed_and_was_not_recorded_is_not_repeated(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +224,26 @@ def test_a_reading_that_landed_and_was_not_recorded_is_not_repeated(
     assert readings(home) == [None]
     assert retrained(home, monkeypatch) == 0
     assert readings(home) == seen
+
+
+def test_a_reading_of_the_test_part_that_fails_is_on_record_and_said(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Path(shutil.copytree(finished, tmp_path / "home"))
+    with Retrainings.read(home / "tiny" / RETRAIN) as record:
+        (weights,) = record.test_errors()
+    with closing(sqlite3.connect(home / "tiny" / RETRAIN / FILE)) as db, db:
+        db.execute("DELETE FROM reading")
+    shutil.rmtree(home / "tiny" / RETRAIN / "results" / "readings")
+    file = home / "tiny" / RETRAIN / "weights" / f"{weights}.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    assert retrained(home, monkeypatch) == 2
+    assert "the test part could not be read" in capsys.readouterr().err
+    assert readings(home) == [None]
+    file.write_bytes(content)
+    assert retrained(home, monkeypatch) == 0
+    assert readings(home) == [None, *readings(finished)]
 
 
 def test_retrained_weights_survive_a_search_that_goes_on_and_are_what_export_takes(
@@ -247,7 +308,7 @@ def test_one_failed_training_is_shown_and_not_fatal(
 ) -> None:
     place = Home(home)
     with Ledger.read(home / "tiny") as ledger:
-        settings = configured(ledger.config, "tiny", None, None, None)
+        settings = configured(ledger.config, "tiny")
         (best,) = finalists(ledger, 1)
         (job, *_) = wanted(settings, retrainer(settings, place), [ledger.candidate(best.number)])
     failure = Evaluation(best.number, "non_finite", reason="the loss must be finite, it is nan after 64 examples")
@@ -294,7 +355,7 @@ def test_without_its_mlflow_server_all_is_trained_and_sync_shows_it_later(
     for _ in range(2):
         assert run(monkeypatch, "sync", "tiny", "--home", str(home)) == 0
         assert sorted(run.data.tags["morphogen.retraining"] for run in shown(home)) == sorted(recorded(home))
-        assert list(registered(home)[0].values()) == ["1"]
+        assert list(held(home)[0].values()) == ["1"]
     assert sum("test_error" in run.data.metrics for run in shown(home)) == 1
 
 
@@ -336,4 +397,4 @@ def test_killed_in_the_middle_it_goes_on_and_trains_nothing_twice(
     files = {file.stem for file in (home / "tiny" / RETRAIN / "weights").glob("*.safetensors")}
     assert files == {one.evaluation.weights for one in done.values()}
     assert len(shown(home)) == 6
-    assert len(registered(home)[0]) == 1
+    assert len(held(home)[0]) == 1
