@@ -164,11 +164,12 @@ def _replaced(receiver: Genome, old: Region, giver: Genome, new: Region, names: 
     module, donor = receiver[old.module], giver[new.module]
     modules = {**dict(receiver.modules), old.module: Module((), ())}  # equal to none that the new region calls
     nodes = {node: op for node, op in module.nodes if node not in old.nodes}
-    edges = [edge for edge in module.edges if edge.target not in old.nodes]
+    last = names[new.exit]
+    kept = [edge for edge in module.edges if edge.target not in old.nodes]
+    edges = [edge._replace(source=last) if edge.source == old.exit else edge for edge in kept]
     nodes |= {names[node]: _adopted(donor.operations[node], giver, modules) for node in sorted(new.nodes)}
     edges += [Edge(names[e.source], names[e.target], e.port) for e in donor.edges if e.target in new.nodes]
-    last = names[new.exit]
-    modules[old.module] = Module.of(nodes, [e._replace(source=last) if e.source == old.exit else e for e in edges])
+    modules[old.module] = Module.of(nodes, edges)
     return Genome.of(modules, receiver.root).reachable()
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from evo import NSGA2, AgingEvolution, VariationSettings
+from evo import NSGA2, AgingEvolution, VariationSettings, crossover
 from evo.attempt import attempt, sound
 from evo.crossover import KINDS, MOST, lineage, mate, replayed, since
 from evo.donor import donated
@@ -24,6 +24,7 @@ from morphism.realise import realise
 from morphism.tensors import Constant, Source
 from search import Candidate
 from tests.morphism.samples import drawn, messy
+from tests.morphism.test_channels import chain
 from tests.strategies.contract import LIMITS, STARTERS, Game, evolving, identity, toy
 
 Operator = Callable[[Genome, Genome, Callable[[Genome], bool], random.Random, Limits], Edit | None]
@@ -299,10 +300,26 @@ def test_mating_is_deterministic_and_prefers_replay() -> None:
     assert edit.rule in {"cross.donor", "cross.region"}
 
 
+def test_a_region_may_have_a_node_that_is_named_as_the_exit_of_the_old_one() -> None:
+    tail = {"g": GlobalPool(), "f": Flatten(), "h": Linear(2)}
+    one = chain(a=Conv(4, 1), c=Conv(4, 1), **tail)
+    two = chain(a=Conv.same(4, 3), c=Conv.same(4, 3), d=Conv.same(4, 3), **tail)
+    children = [swapped(one, two, new_to(one, two), random.Random(seed), FREE) for seed in range(30)]
+    both = chain(a=Conv(4, 1), c=Conv.same(4, 3), d=Conv.same(4, 3), **tail)
+    assert both in [edit.genome for edit in children if edit]
+
+
 def test_limits_hold_for_children_of_two() -> None:
     known = family(1)
     assert mate(known[2], known[4], known, lambda _: True, random.Random(0), Limits(parameters=1)) == ()
     assert mate(known[2], known[4], known, lambda _: False, random.Random(0), FREE) == ()
+
+
+def test_a_replay_that_could_not_learn_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = family(1)
+    monkeypatch.setattr(crossover, "sound", lambda _: False)
+    edits = mate(known[2], known[4], known, new_to(known[2].genome, known[4].genome), random.Random(0), FREE)
+    assert all(edit.rule.startswith("cross.") for edit in edits)
 
 
 @pytest.mark.parametrize("strategy", [AgingEvolution, NSGA2])
@@ -315,6 +332,7 @@ def test_children_of_two_are_new_and_occur_in_every_kind(strategy: type[AgingEvo
                 rule = candidate.edits[0].rule
                 kinds[rule if rule.startswith("cross") else "replay"] += 1
                 check(candidate.genome, LIMITS)
+                assert len(set(candidate.parents)) == 2
                 for parent in candidate.parents:
                     assert not equivalent(candidate.genome, game.asked[parent].genome)
     assert set(kinds) == {"replay", "cross.donor", "cross.region"}

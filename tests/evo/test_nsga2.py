@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, replace
 from statistics import mean
 
@@ -118,3 +119,13 @@ def test_the_winner_dominates_or_is_less_crowded_or_came_first() -> None:
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="population of 2 or more"):
         NSGA2Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_parents_win_a_tournament_of_two() -> None:
+    strategy = NSGA2(STARTERS, LIMITS, 2, NSGA2Settings(population=4, founders=4), judgement="raw")
+    game = Game(strategy)
+    for candidate, error in zip(game.ask(4), (0.1, 0.2, 0.3, 0.4), strict=True):
+        told = replace(game.evaluate(candidate, {}), objectives={"error": error, "parameters": 1e3 * error})
+        strategy.tell(candidate, told)
+    drawn = Counter(strategy.selected(random.Random(seed)).number for seed in range(1000))
+    assert drawn[0] > 4 * drawn[3] > 0

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from evo import NSGA2, AgingEvolution, AgingSettings, VariationSettings
 from genomes import Genome, Limits, Module, cost, equivalent
 from genomes.operations import Flatten, Input, Linear, Output
-from tests.strategies.contract import EVOLVING, LIMITS, STARTERS, STRATEGIES, Game, Make, failed, flaky, toy
+from morphism import CATALOGUE, ZERO_INITIALISED, place
+from search import Candidate, Evaluation
+from tests.strategies.contract import EVOLVING, LIMITS, STARTERS, STRATEGIES, Game, Make, evolving, failed, flaky, toy
 
 each = pytest.mark.parametrize("make", [STRATEGIES[name] for name in EVOLVING], ids=EVOLVING)
 
@@ -93,3 +97,17 @@ def test_survivors_are_always_seen_as_the_last_regression_judges_them() -> None:
             seen = judgement.objectives(survivor.evaluation)
             assert survivor.fitness.values == tuple(seen[name] for name in searching.settings.objectives)
     assert len(regressions) > 10
+
+
+@pytest.mark.parametrize("strategy", [AgingEvolution, NSGA2])
+def test_what_a_parents_loss_wants_chooses_its_childrens_edits(strategy: type[AgingEvolution | NSGA2]) -> None:
+    (kind,) = (kind for kind in CATALOGUE if kind.name == "skip.add")
+
+    def wanting(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
+        wanted = {place(kind.name, site): 1.0 for site in kind.sites(candidate.genome)}
+        return replace(toy(candidate, parents), gradients={"none": 0.0, **wanted})
+
+    variation = VariationSettings(disruptions=0.0, edits=1, choice="gradient")
+    game = Game(evolving(strategy, 8, variation), wanting).play(60)
+    rules = {edit.rule for candidate in game.asked for edit in candidate.edits}
+    assert rules & ZERO_INITIALISED == {"skip.add"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from evo import DISRUPTIONS, VariationSettings
+from evo import DISRUPTIONS, VariationSettings, variation
 from evo.variation import Barren, toolbox
 from genomes import Genome, Limits, check, cost
 from morphism import CATALOGUE, ZERO_INITIALISED, Morphism, place
@@ -136,3 +136,15 @@ def test_a_chain_goes_on_where_the_first_edit_took_the_place_of_the_next_one() -
 def test_settings_out_of_range_are_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VariationSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_edits_that_could_not_learn_together_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variation, "sound", lambda edits: len(edits) == 1)
+    box = toolbox(VariationSettings(edits=2), LIMITS)
+    found = [box.mutate(STARTERS[0], anything, {}, random.Random(seed)) for seed in range(20)]
+    assert {len(edits) for edits in found} == {1}
+
+
+def test_edits_are_drawn_by_their_weights() -> None:
+    found = rules(VariationSettings(disruptions=0.0, edits=1), draws=300)
+    assert found["deepen.residual"] > 3 * found["deepen.factorise"]  # of weights 2.5 and 0.25

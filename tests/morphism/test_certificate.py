@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from genomes import Genome
-from morphism import CATALOGUE, Certificate, Edit, Inapplicable
-from morphism.certificate import certify, relative_error
+from morphism import CATALOGUE, Certificate, Edit, Inapplicable, undo, values
+from morphism.certificate import TOLERANCES, certify, relative_error
 from morphism.realise import realise
-from morphism.tensors import Gather, Source, Times
+from morphism.tensors import Gather, Pad, Source, Times
 from tests.morphism.samples import drawn, messy
 
 CERTIFICATE = Certificate("r", "a", "b", "c", ("eval", "train"), {"eval": 0.0, "train": 1e-16}, ("eval",), 3, True)
@@ -23,6 +25,12 @@ CERTIFICATE = Certificate("r", "a", "b", "c", ("eval", "train"), {"eval": 0.0, "
 def split() -> tuple[Genome, Edit]:
     genome = drawn(0)
     return genome, CATALOGUE[0].plan(genome, CATALOGUE[0].sites(genome)[0], random.Random(0))
+
+
+def grown() -> tuple[Genome, Edit]:
+    genome = drawn(0)
+    kind = next(kind for kind in CATALOGUE if kind.name == "kernel.grow")
+    return genome, kind.plan(genome, kind.sites(genome)[0], random.Random(0))
 
 
 def test_a_good_edit_is_certified_with_its_digests() -> None:
@@ -113,3 +121,26 @@ def test_certificates_survive_json() -> None:
 def test_a_malformed_certificate_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(Inapplicable):
         Certificate.from_json({**CERTIFICATE.to_json(), **change})
+
+
+def test_what_is_proven_but_measured_otherwise_is_not_certified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proof reads expressions; that tensors are made as these say is seen by measuring alone."""
+
+    def one_sided(e: Pad, origin: values.Origin) -> Tensor:
+        return functional.pad(values.value(e.of, origin), [0, 2 * e.margin] * 2)
+
+    monkeypatch.setattr(values, "VALUES", {**values.VALUES, Pad: one_sided})
+    genome, edit = grown()
+    weights = messy(genome, 0)
+    made = certify(genome, edit, weights, realise(edit, weights), 0)
+    assert made.proved == made.modes
+    assert any(made.errors[mode] > TOLERANCES[mode] for mode in made.modes)
+    assert not made.verdict
+
+
+def test_an_edit_that_needs_zeros_is_certified_by_measuring_and_not_proven() -> None:
+    genome, edit = grown()
+    back, child = undo(genome, edit), realise(edit, messy(genome, 0))
+    made = certify(edit.genome, back, child, realise(back, child), 0)
+    assert back.zeros
+    assert (made.proved, made.verdict) == ((), True)

@@ -90,3 +90,11 @@ def test_a_branch_takes_its_norm_along_if_nobody_else_reads_the_convolution() ->
         conv=1, batch_norm=1, add=1
     )
     assert kinds(plan("branch.replicate", PLAIN, node="d").genome) - kinds(PLAIN) == Counter(conv=1, add=1)
+
+
+def test_a_child_that_no_file_can_hold_is_refused() -> None:
+    genome = chain(**{f"r{number}": ReLU() for number in range(252)})  # with input and output 254 nodes
+    full = plan("deepen.identity", genome, node="r0").genome
+    assert len(full["net"].nodes) == 256
+    with pytest.raises(Inapplicable, match="at most 256 nodes"):
+        plan("deepen.identity", full, node="r1")

@@ -21,12 +21,16 @@ from genomes.operations import (
     GlobalPool,
     GroupNorm,
     Input,
+    LayerNorm,
     Linear,
+    MaxPool,
     Mul,
     Operation,
     Output,
+    PReLU,
     ReLU,
     ReLU6,
+    Scale,
     Sigmoid,
 )
 from morphism import CATALOGUE, EXACT, Edit, Inapplicable, Morphism, compose
@@ -131,8 +135,15 @@ def test_one_zero_before_a_sum_or_a_slope_learns_at_once_and_is_allowed(
         ({"b": Conv(WIDTH, 1), "n": GroupNorm(2)}, ["b"], "norm"),
         ({"b": Conv(WIDTH, 1), "c": Conv(WIDTH, 1, groups=WIDTH)}, ["b", "c"], "series"),
         ({"b": Conv(WIDTH, 1), "k": Conv(WIDTH, 1), "n": BatchNorm()}, ["b"], "norm"),
+        ({"b": Conv(WIDTH, 1), "n": LayerNorm()}, ["b"], "norm"),
+        ({"b": Conv(WIDTH, 1), "q": Scale()}, ["b", "q"], "series"),
+        ({"b": Conv(WIDTH, 1), "q": PReLU(), "n": BatchNorm()}, ["b"], "norm"),
+        ({"b": Conv(WIDTH, 1), "q": MaxPool(3, 1, 1), "n": BatchNorm()}, ["b"], "norm"),
     ],
-    ids=["relu6", "gamma before relu", "norm behind gelu", "group norm", "depthwise", "a starved convolution"],
+    ids=[
+        *("relu6", "gamma before relu", "norm behind gelu", "group norm", "depthwise", "a starved convolution"),
+        *("layer norm", "scale", "prelu", "pool"),
+    ],
 )
 def test_zeros_are_followed_through_what_keeps_them(branch: dict[str, Operation], zero: list[str], fault: str) -> None:
     (found,) = lint(planted(network(**branch), *zero))

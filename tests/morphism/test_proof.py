@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from genomes import Genome, expand
-from genomes.operations import Add, AvgPool, BatchNorm, Conv, Flatten, GlobalPool, Linear, Mean, ReLU
+from genomes.operations import Add, AvgPool, BatchNorm, Conv, Flatten, GlobalPool, LayerNorm, Linear, Mean, ReLU
 from morphism import CATALOGUE, EXACT, Edit, Inapplicable
 from morphism.certificate import TOLERANCES, certify, relative_error
 from morphism.interpreter import run
@@ -172,3 +172,19 @@ def test_factors_in_another_order_are_the_same_number() -> None:
     edit = planned("pool.depthwise", joined, node="p")
     assert proves(joined, edit, "eval")
     assert proves(joined, edit, "train")
+
+
+def test_a_norm_over_channels_sees_how_often_each_of_them_occurs() -> None:
+    genome = chain(a=Conv(4, 1), n=LayerNorm(), g=GlobalPool(), f=Flatten(), h=Linear(3))
+    child = genome.changed({"net": genome["net"].changed({"a": Conv(5, 1)})})
+    rows = {name: Gather(Source(name), 0, (0, 0, 1, 2, 3)) for name in ("a.weight", "n.weight", "n.bias")}
+    columns = Gather(Source("h.weight"), 1, (0, 0, 1, 2, 3), "equal")
+    assert not proves(genome, Edit("uneven", {}, child, {**rows, "h.weight": columns}, EXACT), "eval")
+
+
+def test_a_product_that_lacks_a_factor_is_refused() -> None:
+    edit = planned("deepen.factorise", node="b")
+    rank = edit.site["channels"]
+    assert proves(GENOME, edit, "eval")
+    lacking = Gather(edit.tensors["b.weight"], 1, (*range(rank - 1), -1))
+    assert not proves(GENOME, wrong(edit, {"b.weight": lacking}), "eval")

@@ -169,3 +169,10 @@ def test_planning_draws_from_the_given_generator_alone() -> None:
     state = random.getstate()
     plan("widen.pair", PLAIN, node="c")
     assert random.getstate() == state
+
+
+@pytest.mark.parametrize("name", ["widen.replicate", "widen.pair", "widen.zero_fanout"])
+def test_no_way_to_widen_goes_beyond_the_double(name: str) -> None:
+    genome = chain(c=Conv(16, 1), r=ReLU(), g=GlobalPool(), f=Flatten(), h=Linear(4))
+    widths = {plan(name, genome, seed, node="c").site["channels"] for seed in range(40)}
+    assert 20 <= min(widths) < max(widths) <= 32

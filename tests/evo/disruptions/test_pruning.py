@@ -116,3 +116,11 @@ def test_halves_that_are_pruned_together_are_not_ranked() -> None:
          ("n", "f"), ("f", "h"), ("h", "y")],
     )  # fmt: skip
     assert not named("prune.gamma").sites(genome)  # how many rows a loses would depend on weights
+
+
+@pytest.mark.parametrize("name", ["prune.channels", "prune.gamma"])
+def test_a_quarter_of_the_channels_goes(name: str) -> None:
+    genome = chain(c=Conv(8, 1), b=BatchNorm(), r=ReLU(), d=Conv(4, 1), g=GlobalPool(), f=Flatten(), h=Linear(2))
+    edit = named(name).plan(genome, {"module": "net", "node": "c"}, random.Random(0))
+    assert edit.genome["net"].operations["c"] == Conv(6, 1)
+    assert edit.site["channels"] == -2
