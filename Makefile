@@ -11,7 +11,7 @@ search: $(INSTALLED)  ## a real search on digits: two minutes on two cores
 
 # three at a time on two cores, since some wait; the files that wait longest begin
 test: $(INSTALLED)  ## all tests but the slow ones; with SLOW=1 those too: kills, real servers, a cluster, the demonstration
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(if $(SLOW),,-m "not slow")
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not $(if $(SLOW),quick,slow)"
 
 check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

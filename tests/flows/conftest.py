@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,31 @@ def prefect_server() -> Iterator[None]:
 
     quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}
     with prefect_test_harness(server_startup_timeout=300), temporary_settings(quick):
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mlflow import MlflowClient
+
+    home = Home(tmp_path_factory.mktemp("empty"))
+    MlflowClient(home.tracking_uri).get_experiment_by_name("none")
+    return home.root / "mlflow.db"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stocked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Copies an empty MLflow store into each new home, since making one takes seconds."""
+    make = Home.make
+
+    def stocked(home: Home) -> None:
+        make(home)
+        if not (home.root / "mlflow.db").exists():
+            shutil.copy(request.getfixturevalue("empty_store"), home.root)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name != "test_home.py":  # which looks at what is made
+            patch.setattr(Home, "make", stocked)
         yield
 
 

@@ -149,6 +149,7 @@ def test_a_champion_counts_with_all_seeds_that_are_known_by_now_of_its_own_sched
         first = challenged(record, 1, 0.10)
         record.record(training(1, 1, 0.14))
         record.record(training(1, 0, 0.90, "long"))
+        record.record(replace(training(1, 0, 0.70), key="0, as another processor trains it"))
         record.record(replace(training(1, 2, 0.5), evaluation=Evaluation(1, "non_finite")))
         now = known(record, "1-0-short", first.challenger)
         assert (now.errors, now.failures) == ((0.10, 0.14), 1)

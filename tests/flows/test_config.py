@@ -10,13 +10,14 @@ import pytest
 import yaml
 
 from evo import NSGA2, AgingEvolution
-from flows.assembly import FREE, document, planned
+from flows.assembly import FREE, document, planned, trainer
 from flows.config import PRESETS, SearchConfig, read, validated
 from flows.home import BadInput, Home
 from genomes.spaces.residual import ResidualSpace
-from search import ConfigMismatch, Ledger, records
+from search import Budget, ConfigMismatch, Ledger, drive, records
 from strategies import ASHA, SuccessiveHalving
-from tests.flows.conftest import FAST, config
+from tests.doubles import ToyEvaluator, in_turn
+from tests.flows.conftest import FAST, FEW, config
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -199,3 +200,17 @@ def test_what_people_change_often_is_changed_and_nothing_else() -> None:
 def test_a_change_that_cannot_be_meant_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         config().changed(**change)
+
+
+@pytest.mark.parametrize("kind", ["nsga2", "aging", "random"])
+def test_another_seed_is_another_search(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "genome.json").write_bytes(ResidualSpace((1, 8, 8), 10).member(6, [1]).to_json())
+    founders, seen = [] if kind == "random" else [str(tmp_path / "genome.json")], []
+    for seed in (0, 1):
+        settings, home = config(seed=seed, founders=founders, strategy={**FEW, "kind": kind}), Home(tmp_path)
+        prepared, strategy, _ = planned(settings, home)
+        assert trainer(settings, home, prepared).seed == seed
+        with Ledger.create(tmp_path / f"seed-{seed}", {}) as ledger:
+            drive(strategy, in_turn(ToyEvaluator()), ledger, Budget(candidates=8))
+            seen.append([candidate.genome.digest for candidate in ledger.candidates().values()])
+    assert seen[0] != seen[1]

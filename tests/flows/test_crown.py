@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.assembly import RETRAIN
+from flows.assembly import DATA, RETRAIN
 from flows.champions import crown
 from flows.champions.champion import stored
 from flows.home import Home
@@ -17,6 +17,7 @@ from flows.tracking import Tracker
 from search import Ledger, Retraining, Retrainings
 from tests.flows.champions import SETTINGS, held, promoted, tell
 from tests.flows.test_cli import run
+from training import Prepared
 
 
 @pytest.fixture
@@ -119,3 +120,5 @@ def test_a_rollback_gives_the_place_back_here_and_in_mlflow(
     assert held(home)[1] == {"champion": "1", "previous": "2"}
     assert run(monkeypatch, "export", "tiny", "--home", str(home), "--to", str(home / "exported")) == 0
     assert f"Candidate {before.number}, trained from scratch" in capsys.readouterr().out  # it follows the champion
+    mean, std = Prepared.at(home / "tiny" / DATA).normal
+    assert f"\nMEAN = {mean!r}\nSTD = {std!r}\n" in (home / "exported" / "network.py").read_text()

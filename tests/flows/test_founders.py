@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.assembly import planned
-from flows.home import Home
+from flows.assembly import founder, planned
+from flows.home import BadInput, Home
 from genomes.spaces.residual import ResidualSpace
 from tests.flows.conftest import config
 from tests.flows.test_cli import run, written
@@ -38,15 +38,20 @@ def test_a_founder_for_other_data_is_refused(
 
 
 @pytest.mark.parametrize("fault", CORPUS)
-def test_a_malformed_genome_is_one_line_that_names_the_file(
-    fault: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    prefect_server: None,
-) -> None:
+def test_a_malformed_genome_is_one_line_that_names_the_file(fault: str, tmp_path: Path) -> None:
     file = tmp_path / "genome.json"
     file.write_bytes(CORPUS[fault][0])
+    with pytest.raises(BadInput) as refused:
+        founder(file, ResidualSpace((1, 8, 8), 10, config().space))
+    assert "\n" not in str(refused.value)
+    assert file.name in str(refused.value)
+
+
+def test_a_malformed_genome_ends_a_search_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], prefect_server: None
+) -> None:
+    file = tmp_path / "genome.json"
+    file.write_bytes(b"{")
     words = ("search", "--config", written(tmp_path, founders=[str(file)]), "--home", str(tmp_path / "h"))
     assert run(monkeypatch, *words) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("morphogen:")]

@@ -156,7 +156,7 @@ def test_a_page_for_a_dead_server_is_a_warning(caplog: pytest.LogCaptureFixture)
 def test_a_search_whose_server_dies_ends_well_and_says_so(
     started: Start, server: Server, settings: None, tmp_path: Path
 ) -> None:
-    document = {**FAST, "budget": {"candidates": 40}, "slots": {"cpu": 2}}
+    document = {**FAST, "budget": {"candidates": 10}, "slots": {"cpu": 2}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
     words = ("search", "--config", str(tmp_path / "config.yaml"), "--home", str(tmp_path))
     process = started("-c", "from flows.cli import main; main()", *words)
@@ -167,7 +167,7 @@ def test_a_search_whose_server_dies_ends_well_and_says_so(
     assert "Prefect does not answer and does not know that this has ended" in said
     assert "Resume:" in said
     with Ledger.read(tmp_path / "tiny") as ledger:
-        assert ledger.spent().evaluations == 40
+        assert ledger.spent().evaluations == 10
 
 
 def test_a_search_is_not_begun_without_the_server_that_is_configured(

@@ -60,7 +60,7 @@ def workers(home: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [pytest.param(3, marks=pytest.mark.quick), pytest.param(20, marks=pytest.mark.slow)])
 def test_a_search_killed_again_and_again_ends_whole(
     kills: int, prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,12 @@ def two(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.fixture
+def later(two: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(two, tmp_path / "later"))
+
+
 def test_the_second_night_goes_on_with_the_first_ones_population_and_trains_nothing_again(two: Path) -> None:
     with Ledger.read(two / "aside" / "first") as ledger:
         first = ledger.evaluations()
@@ -234,45 +240,42 @@ def test_of_two_nights_at_once_one_is_skipped_and_a_killed_one_is_mended_by_the_
     assert sorted(one["number"] for one in shown(Home(tmp_path), "tiny", None)) == sorted(evaluations)
 
 
-def test_a_search_that_is_run_by_hand_is_left_alone(prefect_server: None, home: Path) -> None:
+def test_a_search_that_is_run_by_hand_is_left_alone(later: Path) -> None:
     from flows.nightly import nightly
 
-    nightly(ENDLESS, candidates=1, home=home)
-    with Ledger.open(home / "tiny"):
-        result = nightly(ENDLESS, candidates=1, home=home)
+    with Ledger.open(later / "tiny"):
+        result = nightly(ENDLESS, candidates=1, home=later)
     assert result["outcome"] == "skipped"
     assert "search tiny must be run by one process at a time" in result["note"]
-    assert len(recorded(Home(home), "tiny")) == 1
+    assert len(recorded(Home(later), "tiny")) == 2
 
 
-def test_a_night_that_fails_is_recorded_and_the_next_one_goes_on(prefect_server: None, home: Path) -> None:
+def test_a_night_that_fails_is_recorded_and_the_next_one_goes_on(later: Path) -> None:
     from flows.nightly import nightly
 
-    nightly(ENDLESS, candidates=2, home=home)
     with pytest.raises(Exception, match="another configuration"):
-        nightly(config(budget={}, seed=7), candidates=2, home=home)
-    failed = recorded(Home(home), "tiny")[-1]
+        nightly(config(budget={}, seed=7), candidates=2, home=later)
+    failed = recorded(Home(later), "tiny")[-1]
     assert failed.outcome == "failed"
     assert "seed is 0, not 7" in failed.note
-    report = (home / "tiny" / NIGHTS / "night-002.md").read_text()
+    report = (later / "tiny" / NIGHTS / "night-003.md").read_text()
     assert "it failed" in report.splitlines()[0]
     assert failed.note in report
-    nightly(ENDLESS, candidates=2, home=home)
-    assert f"it failed ({failed.note})" in (home / "tiny" / NIGHTS / "night-003.md").read_text()
-    with Ledger.read(home / "tiny") as ledger:
-        assert ledger.spent().evaluations == 4
+    nightly(ENDLESS, candidates=2, home=later)
+    assert f"it failed ({failed.note})" in (later / "tiny" / NIGHTS / "night-004.md").read_text()
+    with Ledger.read(later / "tiny") as ledger:
+        assert ledger.spent().evaluations == 10
 
 
 @pytest.mark.parametrize("began", ["tiny", "moved-far"])
-def test_nights_follow_a_directory_that_is_renamed(began: str, two: Path, tmp_path: Path) -> None:
+def test_nights_follow_a_directory_that_is_renamed(began: str, two: Path, later: Path) -> None:
     from flows.nightly import nightly, report
 
-    home = Path(shutil.copytree(two, tmp_path / "home"))
-    shutil.move(home / "tiny", home / "moved")
-    for file in (home / "moved" / NIGHTS).glob("night-*.json"):
+    shutil.move(later / "tiny", later / "moved")
+    for file in (later / "moved" / NIGHTS).glob("night-*.json"):
         file.write_text(file.read_text().replace('"search": "tiny"', f'"search": "{began}"'))
-    assert report("moved", home)["headline"] == headline(two, 2).replace("tiny", "moved")
-    result = nightly(config(name="moved", budget={}), candidates=1, home=home)
+    assert report("moved", later)["headline"] == headline(two, 2).replace("tiny", "moved")
+    result = nightly(config(name="moved", budget={}), candidates=1, home=later)
     assert (result["search"], result["night"]) == ("moved", 3)
     text = Path(result["file"]).read_text()
     assert "tiny" not in text
@@ -284,23 +287,26 @@ def test_a_search_that_another_process_takes_during_the_night_is_a_failure_and_n
 ) -> None:
     from flows import nightly as flow
 
-    def taken(**_: Any) -> None:
+    right = flow.search
+
+    def taken(**given: Any) -> None:
+        right(**given)
         raise SearchLocked("search tiny was taken over by another process: stop this one")
 
-    flow.nightly(ENDLESS, candidates=1, home=home)
     monkeypatch.setattr(flow, "search", taken)
     with pytest.raises(SearchLocked, match="taken over"):
         flow.nightly(ENDLESS, candidates=1, home=home)
     assert recorded(Home(home), "tiny")[-1].outcome == "failed"
+    with Ledger.read(home / "tiny") as ledger:
+        assert ledger.config["budget"] == ENDLESS.model_dump(mode="json")["budget"]  # and not that of the night
 
 
-def test_a_search_that_has_proposed_all_is_told_of_no_larger_budget(prefect_server: None, home: Path) -> None:
+def test_a_search_that_has_proposed_all_is_told_of_no_larger_budget(later: Path) -> None:
     from flows.nightly import nightly
 
-    nightly(ENDLESS, candidates=1, home=home)
-    file = home / "tiny" / NIGHTS / "night-001.json"
+    file = later / "tiny" / NIGHTS / "night-002.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "outcome": "exhausted"}))
-    note = nightly(ENDLESS, candidates=1, home=home)["note"]
+    note = nightly(ENDLESS, candidates=1, home=later)["note"]
     assert "more searches for a successor" in note
     assert "larger budget" not in note
 

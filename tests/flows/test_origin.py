@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flows.assembly import data, keep, planned, tidy, trainer
+from flows.assembly import data, keep, planned, retrainer, tidy, trainer
 from flows.home import BadInput, Home
-from search import Ledger, WeightStore
+from search import Evaluation, Ledger, WeightStore
 from tests.flows.conftest import config
 from tests.flows.test_cli import run, written
 from training.data import load
@@ -275,3 +275,24 @@ def test_an_unknown_key_of_the_origin_is_told_with_those_there_are(
 def test_the_configuration_survives_the_ledger() -> None:
     settings = config(origin={"model": "a.py:b"})
     assert type(settings).model_validate(json.loads(settings.model_dump_json())) == settings
+
+
+def test_what_did_not_fit_is_refused_after_a_restart_too(tmp_path: Path) -> None:
+    settings, home = config(), Home(tmp_path)
+    prepared, strategy, _ = planned(settings, home)
+    (candidate,) = strategy.ask(1)
+    with Ledger.create(home.search("tiny"), {}) as ledger:
+        ledger.asked(candidate, "key", 0.0)
+        ledger.told(Evaluation(0, "out_of_memory", slot="cpu:0"), 0.0)
+        evaluator = trainer(settings, home, prepared)
+        tidy(ledger, evaluator)
+    assert "candidate 0, which ran out of memory" in str(evaluator.lessons.refusal("cpu", candidate.genome))
+
+
+def test_finalists_have_nothing_that_the_search_began_with_or_measures(searched: Path) -> None:
+    strategy = {"variation": {"choice": "gradient"}, "nsga2": {"objectives": ["error", "latency_ratio"]}}
+    settings = config(origin={"model": "a.py:b"}, strategy=strategy, retrain={"timeout": 5000})
+    children = trainer(settings, Home(searched), data(settings, Home(searched)))
+    assert all((children.origin, children.gradients, children.latency))
+    full = retrainer(settings, Home(searched))
+    assert (full.origin, full.gradients, full.latency, full.timeout) == (None, False, None, 5000)

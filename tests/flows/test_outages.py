@@ -20,14 +20,14 @@ from tests.flows.conftest import FAST, shown
 from tests.servers import Server, mlflow_server, prefect_server
 
 SECONDS_TO_HAPPEN = 300.0  # that anything may take on a busy machine
-SECONDS = 40  # of the search, longer than its servers are down
+CHILDREN = 36  # of the search, which takes longer than its servers are down
 CHILDREN_MEANWHILE = 4
 
 
 def test_a_search_goes_on_while_both_servers_are_frozen_and_is_shown_once(tmp_path: Path) -> None:
     home = tmp_path / "searches"
     with prefect_server(tmp_path / "prefect") as prefect, mlflow_server(tmp_path / "mlflow") as mlflow:
-        document = {**FAST, "budget": {"seconds": SECONDS}, "slots": {"cpu": 2}, "tracking": mlflow.root}
+        document = {**FAST, "budget": {"candidates": CHILDREN}, "slots": {"cpu": 2}, "tracking": mlflow.root}
         with (
             (tmp_path / "output.txt").open("wb") as output,
             searching(prefect, document, home, output) as search,

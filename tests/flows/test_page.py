@@ -61,6 +61,13 @@ def folk() -> Family:
 
 
 @pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    written = tmp_path_factory.mktemp("large") / "large.html"
+    written.write_text(page("large", *kin(2000), drawing))
+    return written
+
+
+@pytest.fixture(scope="module")
 def file(folk: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = tmp_path_factory.mktemp("page") / "page.html"
     written.write_text(page("folk", *folk, drawing, {n: run_of(n) for n in folk[1]}, PLACE))
@@ -120,28 +127,30 @@ def area(told: Mapping[int, Evaluation], until: int) -> float:
     return sum((b - a) * (top - y) for a, b, y in columns)
 
 
-def test_two_thousand_candidates_are_drawn_and_answer_a_click_within_two_seconds(tab: Browser, tmp_path: Path) -> None:
-    (tmp_path / "large.html").write_text(page("large", *kin(2000), drawing))
+def test_two_thousand_candidates_are_drawn_and_answer_a_click_within_two_seconds(tab: Browser, large: Path) -> None:
     tab.look(1600, 1000)
     taken = []
     for _ in range(3):  # the best of three: other programs run on this machine too
-        shown(tab, tmp_path / "large.html")
+        shown(tab, large)
         assert tab.value("document.body.dataset.ready") == "2000"
         before = tab.value("document.body.dataset.panel")
         pressed(tab, "#panel .chips .link")
         tab.wait(f"document.body.dataset.panel !== '{before}'")
         taken.append(tab.value("performance.now() / 1000"))  # since the navigation began
+        if taken[-1] < SECONDS:
+            break
     assert min(taken) < SECONDS
 
 
 @pytest.mark.parametrize("view", ["tree", "time", "progress", "front", "edits", "table"])
-def test_each_view_of_two_thousand_opens_within_two_seconds(tab: Browser, tmp_path: Path, view: str) -> None:
-    (tmp_path / "large.html").write_text(page("large", *kin(2000), drawing))
+def test_each_view_of_two_thousand_opens_within_two_seconds(tab: Browser, large: Path, view: str) -> None:
     taken = []
     for _ in range(3):
-        tab.open(tmp_path / "large.html", f"#{view}")
+        tab.open(large, f"#{view}")
         tab.wait(f"document.body?.dataset.view === '{view}' && document.body.dataset.panel")
         taken.append(tab.value("performance.now() / 1000"))
+        if taken[-1] < SECONDS:
+            break
     assert min(taken) < SECONDS
 
 

@@ -16,16 +16,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from flows.assembly import RETRAIN
+from flows.assembly import DATA, RETRAIN, WEIGHTS
 from flows.champions import registry
 from flows.champions.champion import restore
 from flows.home import Home
 from genomes import load_genome
-from search import Retrainings
+from search import Retrainings, WeightStore
 from tests.flows.champions import held, promoted, tell, tracker
+from training import Prepared, build
+from training.loop import normalised
 
 DEAD = "http://127.0.0.1:9"
 STEPS = ("log_artifacts", "create_registered_model", "create_model_version", "set_registered_model_alias")
@@ -198,3 +201,9 @@ def test_the_files_are_whole_without_pickle_and_answer_a_plain_script(
     found = np.array(json.loads(ended.stdout))
     assert found.shape == (3, 10)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    normal = Prepared.at(home / "tiny" / DATA).normal
+    assert f"\nMEAN = {normal[0]!r}\nSTD = {normal[1]!r}\n" in (directory / "export" / "network.py").read_text()
+    pixels = json.loads((directory / "input_example.json").read_text())["images"]
+    network = build(*WeightStore(home / "tiny" / RETRAIN / WEIGHTS).get(one.evaluation.weights or "")).eval()
+    wanted = torch.softmax(network(normalised(torch.tensor(pixels, dtype=torch.uint8), normal)), 1)
+    np.testing.assert_allclose(found[:1], wanted.detach().numpy(), atol=1e-5)

@@ -306,14 +306,14 @@ def test_what_cannot_be_retrained_is_one_line(
 def test_one_failed_training_is_shown_and_not_fatal(
     home: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Home(home)
     with Ledger.read(home / "tiny") as ledger:
         settings = configured(ledger.config, "tiny")
         (best,) = finalists(ledger, 1)
-        (job, *_) = wanted(settings, retrainer(settings, place), [ledger.candidate(best.number)])
+        job, again, *_ = wanted(settings, retrainer(settings, Home(home)), [ledger.candidate(best.number)])
     failure = Evaluation(best.number, "non_finite", reason="the loss must be finite, it is nan after 64 examples")
     with Retrainings.open(home / "tiny" / RETRAIN) as record:
         record.record(Retraining(job.key, best.number, 0, {}, failure))
+        record.record(Retraining(again.key, best.number, 1, {}, Evaluation(best.number, "timeout")))  # tried again
     assert retrained(home, monkeypatch) == 0
     said = capsys.readouterr().out
     assert "4 trainings, 1 of them known" in said

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -91,22 +91,21 @@ def test_the_search_run_has_front_and_lineage_and_children_are_nested_one_level(
 
 def test_prefect_has_the_flow_run_and_a_named_task_run_for_each_child(finished: Path) -> None:
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import FlowRunSort
 
-    async def runs() -> tuple[list[str], list[str]]:
-        async with get_client() as client:
-            flows = [run for run in await client.read_flow_runs() if run.name == "tiny"]
-            tasks = await client.read_task_runs()
-            return [run.state_name for run in flows], [run.name for run in tasks]
-
-    states, names = [], []
-    for _ in range(40):  # the server writes task runs down a little later
-        states, names = asyncio.run(runs())
-        if len(names) >= 7:
-            break
-        asyncio.run(asyncio.sleep(0.5))
-    assert "Completed" in states
-    assert {name.split()[0] for name in names} >= {str(number) for number in range(7)}
-    assert (finished / "tiny").is_dir()
+    with Ledger.read(finished / "tiny") as ledger:
+        trained = sorted(number for number, one in ledger.evaluations().items() if one.twin is None)
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=200)
+        *_, mine = [run for run in runs if run.parameters.get("home") == str(finished)]
+        chosen, names = FlowRunFilter(id=FlowRunFilterId(any_=[mine.id])), list[str]()
+        deadline = time.monotonic() + 60
+        while len(names) < len(trained) and time.monotonic() < deadline:  # it writes them down a little later
+            time.sleep(0.2)
+            names = [run.name for run in client.read_task_runs(flow_run_filter=chosen)]
+    assert mine.state_name == "Completed"
+    assert sorted(int(name.split()[0]) for name in names) == trained
 
 
 def test_a_finished_search_resumed_does_nothing(finished: Path) -> None:

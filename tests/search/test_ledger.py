@@ -48,6 +48,9 @@ OUTCOME = Evaluation(
     certificates=(CERTIFICATE,),
     initial="cd" * 32,
     slot="cuda:1/2",
+    gradients={"widen.split net.conv": 0.5},
+    machine={"threads": "1"},
+    features={"depth": 1.5},
 )
 
 

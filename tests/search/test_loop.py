@@ -225,15 +225,15 @@ def test_an_objective_that_is_not_finite_is_a_failure(value: float, place: Path)
     def diverged(candidate: Candidate, parents: Mapping[int, Evaluation]) -> Evaluation:
         good = ToyEvaluator()(candidate, parents)
         wrong = {**good.objectives, "error": value} if candidate.number else good.objectives
-        return replace(good, objectives=wrong, curve=({"examples": 1.0, "loss": value},), features={"depth": value})
+        odd = {name: {"a": 1.0, "b": value} for name in ("cost", "gradients", "features")}
+        return replace(good, objectives=wrong, curve=({"examples": 1.0, "loss": value},), **odd)
 
-    strategy = founders(1, 2)
-    go(place, strategy, in_turn(diverged))
+    go(place, strategy := founders(1, 2), in_turn(diverged))
     failed = evaluations(place)[1]
     assert failed == strategy.told[1]
     assert (failed.status, failed.objectives, failed.weights) == ("non_finite", {}, None)
     assert failed.reason == "error is not finite"
-    assert (failed.curve, failed.features) == (({"examples": 1.0},), {})
+    assert [failed.curve[0], failed.cost, failed.gradients, failed.features] == [{"examples": 1.0}, *3 * [{"a": 1.0}]]
 
 
 def test_a_genome_that_cannot_be_built_is_a_failure(place: Path) -> None:

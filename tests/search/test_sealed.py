@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -39,3 +40,12 @@ def test_a_log_that_cannot_be_read_is_named(backup: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Ledger, "_prepare", closed)
     with pytest.raises(UnreadableLedger, match=r"a must be writable, since ledger\.sqlite has a log"):
         Ledger.read(backup)
+
+
+def test_what_is_only_in_the_log_of_a_copy_is_read_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ledger.create(place / "a", CONFIG) as ledger:
+        drive(Climber(3), in_turn(ToyEvaluator()), ledger, Budget(candidates=6))
+        shutil.copytree(place / "a", place / "copy")  # while it runs
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Ledger.read(place / "copy") as ledger:
+        assert len(ledger.evaluations()) == 6

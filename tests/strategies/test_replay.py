@@ -40,12 +40,12 @@ def ending(directory: Path) -> Ending:
 
 
 @pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES)
-def test_killed_at_each_event_and_resumed_it_ends_identically(make: Make, tmp_path: Path) -> None:
-    events = run(tmp_path / "undisturbed", make(1))
-    expected = ending(tmp_path / "undisturbed")
+def test_killed_at_each_event_and_resumed_it_ends_identically(make: Make, place: Path) -> None:
+    events = run(place / "undisturbed", make(1))
+    expected = ending(place / "undisturbed")
     assert len(expected) == 20
     for kill_at in range(1, events + 1):
-        directory = tmp_path / f"killed-{kill_at}"
+        directory = place / f"killed-{kill_at}"
         with pytest.raises(Killed):
             run(directory, make(1), kill_at)
         run(directory, make(1))
@@ -53,12 +53,12 @@ def test_killed_at_each_event_and_resumed_it_ends_identically(make: Make, tmp_pa
 
 
 @pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES)
-def test_killed_again_and_again_it_ends_identically(make: Make, tmp_path: Path) -> None:
-    run(tmp_path / "undisturbed", make(2))
+def test_killed_again_and_again_it_ends_identically(make: Make, place: Path) -> None:
+    run(place / "undisturbed", make(2))
     for _ in range(100):
         try:
-            run(tmp_path / "killed", make(2), kill_at=4)
+            run(place / "killed", make(2), kill_at=4)
             break
         except Killed:
             continue
-    assert ending(tmp_path / "killed") == ending(tmp_path / "undisturbed")
+    assert ending(place / "killed") == ending(place / "undisturbed")

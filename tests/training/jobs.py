@@ -154,3 +154,8 @@ def named(marker: str, directory: str) -> dict[str, Any]:
     partial.write_text(str(os.getpid()))
     partial.rename(Path(directory) / marker)
     return hanging()
+
+
+def without_room() -> dict[str, Any]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    return {}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -14,40 +13,39 @@ import torch
 from torch import nn
 
 from training.stillness import Stillness
+from training.worker import CONTEXT, start
 
-ROOT = Path(__file__).parents[2]
 LOG = "log"  # each line: time, name, what begins or ends
 
-ACTOR = f"""
-import sys, time
-sys.path.insert(0, {str(ROOT)!r})
-from pathlib import Path
-from training.stillness import Stillness
 
-directory, name, verb = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-log = (directory / "{LOG}").open("a", buffering=1)
-note = lambda what: log.write(f"{{time.monotonic()}} {{name}} {{what}}\\n")
-with Stillness(directory) as still:
-    note("entered")
-    if verb == "train":
-        for _ in range(int(sys.argv[4])):
-            note("begin"); time.sleep(0.02); note("end")
-            still.give_way()
-    for _ in range(int(sys.argv[4]) if verb == "measure" else 0):
-        with still.alone():
-            note("begin"); time.sleep(0.05); note("end")
-"""
+def act(directory: Path, name: str, verb: str, times: int) -> None:
+    """What an actor does, in a process of its own."""
+    with (directory / LOG).open("a", buffering=1) as log:
+
+        def note(what: str) -> None:
+            log.write(f"{time.monotonic()} {name} {what}\n")
+
+        note("ready")
+        with Stillness(directory) as still:
+            note("entered")
+            for _ in range(times):
+                with still.alone() if verb == "measure" else nullcontext():
+                    note("begin")
+                    time.sleep(0.05 if verb == "measure" else 0.02)
+                    note("end")
+                if verb == "train":
+                    still.give_way()
 
 
 class Stage:
     """Actors in processes of their own, over one directory."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory, self.actors = directory, list[subprocess.Popen[bytes]]()
+        self.directory, self.actors = directory, list[ForkServerProcess]()
 
-    def start(self, name: str, verb: str, times: int) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-c", ACTOR, str(self.directory), name, verb, str(times)]
-        self.actors.append(subprocess.Popen(words))
+    def start(self, name: str, verb: str, times: int) -> ForkServerProcess:
+        self.actors.append(CONTEXT.Process(target=act, args=(self.directory, name, verb, times)))
+        start(self.actors[-1])
         return self.actors[-1]
 
     def log(self) -> list[tuple[float, str, str]]:
@@ -78,7 +76,13 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     yield made
     for actor in made.actors:
         actor.kill()
-        actor.wait()
+        actor.join()
+
+
+def ended(actor: ForkServerProcess) -> int | None:
+    """Waits for an actor and returns its exit code; None if it hangs."""
+    actor.join(60)
+    return actor.exitcode
 
 
 def overlapping(some: list[tuple[float, float]], others: list[tuple[float, float]]) -> int:
@@ -90,7 +94,7 @@ def test_trainings_share_and_a_measurement_has_all_to_itself(stage: Stage) -> No
         stage.start(name, "train", 10_000)
         stage.until(name, "begin")
     measuring = stage.start("measure", "measure", 5)
-    assert measuring.wait(60) == 0, "two trainings whose steps overlap must not keep a measurement out"
+    assert ended(measuring) == 0, "two trainings whose steps overlap must not keep a measurement out"
     assert len(stage.spans("measure")) == 5
     assert overlapping(stage.spans("measure"), stage.spans("train")) == 0
     assert overlapping(stage.spans("train1"), stage.spans("train2")) > 3
@@ -100,7 +104,7 @@ def test_two_measurements_take_turns(stage: Stage) -> None:
     stage.start("train", "train", 10_000)
     stage.until("train", "begin")
     both = [stage.start(name, "measure", 4) for name in ("measure1", "measure2")]
-    assert [actor.wait(60) for actor in both] == [0, 0]
+    assert [ended(actor) for actor in both] == [0, 0]
     assert overlapping(stage.spans("measure1"), stage.spans("measure2")) == 0
     assert overlapping(stage.spans("measure"), stage.spans("train")) == 0
 
@@ -108,8 +112,9 @@ def test_two_measurements_take_turns(stage: Stage) -> None:
 def test_one_that_comes_during_a_measurement_waits_at_the_gate(stage: Stage) -> None:
     with Stillness(stage.directory) as still, still.alone():
         stage.start("train", "train", 1)
-        time.sleep(1.5)
-        assert stage.log() == []
+        stage.until("train", "ready")
+        time.sleep(0.3)
+        assert [what for _, _, what in stage.log()] == ["ready"]
     stage.until("train", "end")
 
 
@@ -117,9 +122,9 @@ def test_one_that_comes_during_a_measurement_waits_at_the_gate(stage: Stage) -> 
 def test_a_killed_process_holds_nobody_up(verb: str, stage: Stage) -> None:
     victim = stage.start("victim", verb, 10_000)
     stage.until("victim", "begin")
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
-    assert stage.start("measure", "measure", 1).wait(60) == 0
+    victim.kill()
+    victim.join()
+    assert ended(stage.start("measure", "measure", 1)) == 0
 
 
 def test_a_device_is_done_with_what_was_launched_before_a_measurement_begins(
@@ -136,7 +141,7 @@ def test_a_device_is_done_with_what_was_launched_before_a_measurement_begins(
         time.sleep(0.3)
         still.give_way()
         assert done == [True]
-        assert measuring.wait(60) == 0
+        assert ended(measuring) == 0
 
 
 def test_a_network_that_attends_gives_way_before_each_forward_pass(stage: Stage) -> None:
@@ -146,7 +151,7 @@ def test_a_network_that_attends_gives_way_before_each_forward_pass(stage: Stage)
         measuring = stage.start("measure", "measure", 1)
         stage.until("measure", "entered")
         time.sleep(0.3)
-        assert measuring.poll() is None, "it must wait, since this process is in the room"
+        assert measuring.exitcode is None, "it must wait, since this process is in the room"
         network(torch.zeros(1, 2))
         assert stage.spans("measure"), "the forward pass must wait for the measurement"
-        assert measuring.wait(60) == 0
+        assert ended(measuring) == 0

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from genomes import Genome, Limits, Module, cost, expand
+from genomes import Genome, Limits, Module, cost, expand, features
 from genomes import operations as ops
 from genomes.spaces.residual import ResidualSpace
 from morphism import CATALOGUE, Edit, Inapplicable
 from morphism.tensors import Constant, Source
-from search import INFRASTRUCTURAL, Candidate, Evaluation, Fidelity, WeightStore
+from search import INFRASTRUCTURAL, Candidate, Evaluation, Fidelity, Status, WeightStore
 from tests.training.samples import SHAPE
 from training import DataSpec, Prepared, Recipe, Trainer, build, load, prepare, worker
 from training.child import evaluate
@@ -52,6 +52,7 @@ def test_a_founder_is_trained_judged_and_stored(trainer: Trainer) -> None:
     assert (got.number, got.status, got.reason, got.certificates) == (0, "ok", "", ())
     assert set(got.objectives) == {"error", "parameters", "macs", "activation_bytes"}
     assert got.objectives["parameters"] == counted.parameters
+    assert got.features == features(FOUNDER)
     assert got.cost["examples"] == got.cost["lineage_examples"] == 640
     assert got.cost["train_macs"] == got.cost["lineage_train_macs"] == 3 * counted.macs * 640
     assert got.cost["seconds"] == got.cost["lineage_seconds"] > 0
@@ -217,8 +218,11 @@ def test_a_landed_result_without_its_weights_is_trained_again(trainer: Trainer) 
     assert trainer.store.path(again.weights).exists()
 
 
-def test_an_infrastructural_failure_is_not_harvested(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    candidate, ends = Candidate(0, FOUNDER, fidelity=LIGHT), [Outcome("lost", 1.0, "gone"), Outcome("ok", 1.0)]
+@pytest.mark.parametrize("status", ["lost", "out_of_memory"])
+def test_a_failure_that_may_pass_is_not_harvested(
+    status: Status, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate, ends = Candidate(0, FOUNDER, fidelity=LIGHT), [Outcome(status, 1.0, "gone"), Outcome("ok", 1.0)]
 
     def landing(*_: object, result: Path, timeout: float) -> Outcome:
         assert timeout == 60.0
@@ -226,8 +230,8 @@ def test_an_infrastructural_failure_is_not_harvested(trainer: Trainer, monkeypat
         return ends.pop(0)
 
     monkeypatch.setattr("training.pool.run_isolated", landing)
-    assert trainer(candidate, {}).status == "lost"
-    assert trainer(candidate, {}).status == "ok"
+    shared = replace(trainer, sole=False)  # else what ran out of memory is tried alone at once
+    assert [shared(candidate, {}).status for _ in range(2)] == [status, "ok"]
 
 
 def test_a_parent_without_weights_is_a_fresh_start(trainer: Trainer) -> None:
@@ -239,19 +243,17 @@ def test_a_parent_without_weights_is_a_fresh_start(trainer: Trainer) -> None:
     assert got.cost["lineage_examples"] == 740
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_training_in_the_child_does_not_depend_on_the_parents_threads(threads: int, trainer: Trainer) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+def test_training_in_the_child_does_not_depend_on_the_parents_threads(trainer: Trainer, tmp_path: Path) -> None:
+    before, found = torch.get_num_threads(), set[str | None]()
     try:
-        got = trainer(Candidate(9, FOUNDER, fidelity=LIGHT), {})
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            own = replace(trainer, scratch=tmp_path / str(threads))
+            found.add(own(Candidate(9, FOUNDER, fidelity=LIGHT), {}).weights)
     finally:
         torch.set_num_threads(before)
-    DIGESTS.add(got.weights)
-    assert len(DIGESTS) == 1
-
-
-DIGESTS: set[str | None] = set()
+    assert len(found) == 1
+    assert None not in found
 
 
 def test_digits_are_learned_in_seconds(tmp_path: Path) -> None:

@@ -287,3 +287,9 @@ def test_nothing_is_left_of_a_search_that_is_killed(tmp_path: Path) -> None:
         finally:
             for pid in marked(marker):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_a_result_for_which_there_is_no_room_is_a_full_disk(file: Path) -> None:
+    outcome = run_isolated(jobs.without_room, result=file, timeout=PATIENCE)
+    assert (outcome.status, outcome.reason) == ("io_error", "disk full: there was no room for the result")
+    assert landed(file) is None
