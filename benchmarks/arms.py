@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -361,8 +362,9 @@ def second(job: Job, weights: str) -> float:
     return float(outcome.value["error"])
 
 
+@cache
 def revision() -> str:
-    """Returns which version of the code this is, as git says; empty if it does not."""
+    """Returns which version of the code this was when first asked, as git says; empty if it does not."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -377,6 +379,7 @@ def measured(job: Job) -> dict[str, Any]:
         TimeUp: before it was complete.
     """
     job.left()
+    version = revision()  # before the first record changes a file of the repository
     job.directory.mkdir(parents=True, exist_ok=True)
     if job.arm == "no search":
         found, picks = unsearched(job)
@@ -390,7 +393,7 @@ def measured(job: Job) -> dict[str, Any]:
         "arm": job.arm,
         "seed": job.seed,
         "size": job.size.digest,
-        "revision": revision(),
+        "revision": version,
         "picks": picks,
         "left": left,
     }
