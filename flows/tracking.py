@@ -337,7 +337,7 @@ class Tracker:
             "morphogen.status": one.evaluation.status,
             "morphogen.setting": json.dumps(one.setting),
         }
-        self._logged(f"{one.number} retrained, seed {one.seed}", tags, one.evaluation, {})
+        self._logged(f"{one.number} {one.manner}, seed {one.seed}", tags, one.evaluation, {})
 
     def _link(self, number: int, run: str) -> str:
         return f"[{number}](#/experiments/{self.experiment}/runs/{run}?workflowType=machine_learning)"
