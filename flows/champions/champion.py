@@ -107,7 +107,8 @@ class Decision:
         """The decision in one line."""
         mine, seed = f"child {self.challenger.number}", f", seed {self.challenger.seed}"
         if self.outcome == "refused" and self.present:
-            return f"Champion: child {self.present.number} stays; {mine}{seed} is not promoted: {self.reason}"
+            other = "its training now" if self.challenger.number == self.present.number else mine
+            return f"Champion: child {self.present.number} stays; {other}{seed} is not promoted: {self.reason}"
         return f"Champion: {mine}{seed} {'is promoted' if self.outcome == 'promoted' else 'stays'}: {self.reason}"
 
 

@@ -59,6 +59,11 @@ def test_the_difference_must_exceed_the_noise_of_the_seeds(by: float, outcome: s
     assert f"against {PRESENT.mean:.4f} (3 seeds) of child 1" in decision.words
 
 
+def test_another_training_of_the_champions_network_is_called_so() -> None:
+    decision = judged((replace(PRESENT, seed=2),), PRESENT, IMAGES, LIMITS)
+    assert decision.words.startswith("Champion: child 1 stays; its training now, seed 2 is not promoted: ")
+
+
 def test_seeds_that_agree_by_luck_do_not_make_one_image_a_proof() -> None:
     agreeing = replace(PRESENT, errors=(0.1, 0.1, 0.1))
     fewer = replace(agreeing, number=2, errors=(0.099, 0.099, 0.099))
