@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -19,7 +20,7 @@ MOST_FOUNDERS = 10_000
 PARENTS = 4  # tried for one child, if no new genome is found around the first
 
 
-class Population:
+class Population(ABC):
     """What every strategy that evolves is, but for who lives and who becomes a parent; a function of what it was told.
 
     A parent that is chosen a second time gets its no-op control, a continuation without change: what it reaches is
@@ -74,9 +75,9 @@ class Population:
         """How many candidates were proposed."""
         return len(self.known)
 
+    @abstractmethod
     def selected(self, rng: random.Random) -> Individual:
         """Returns one of the living, to be a parent."""
-        raise NotImplementedError
 
     def ask(self, n: int) -> list[Candidate]:
         """Returns `n` candidates: founders, then children of those who are selected; fewer if nothing new is found."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,14 @@ def test_what_did_not_fit_is_refused_after_a_restart_too(tmp_path: Path) -> None
         evaluator = trainer(settings, home, prepared)
         tidy(ledger, evaluator)
     assert "candidate 0, which ran out of memory" in str(evaluator.lessons.refusal("cpu", candidate.genome))
+
+
+def test_a_warm_start_keeps_what_the_own_network_has_learned(searched: Path, tmp_path: Path) -> None:
+    from flows.retrain import retrain
+
+    home = Path(shutil.copytree(searched, tmp_path / "home"))
+    cold, warm = (retrain("tiny", 1, 1, 256, warm, home)["second_validation_error"] for warm in (False, True))
+    assert warm < 0.3 < cold
 
 
 def test_finalists_have_nothing_that_the_search_began_with_or_measures(searched: Path) -> None:
