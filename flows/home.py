@@ -45,7 +45,12 @@ class Home:
     @property
     def tracking_uri(self) -> str:
         """The MLflow store that is used when no server is configured."""
-        return f"sqlite:///{(self.root / 'mlflow.db').absolute()}"
+        return f"sqlite:///{self.tracking_file.absolute()}"
+
+    @property
+    def tracking_file(self) -> Path:
+        """The SQLite file of that store."""
+        return self.root / "mlflow.db"
 
     @property
     def artifacts(self) -> Path:

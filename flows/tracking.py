@@ -11,12 +11,13 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class Tracker:
         self.name, self.facts = name, facts
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
         self.place = self.uri or home.tracking_uri
+        self.file = None if self.uri else home.tracking_file
         self.artifacts = None if self.uri else home.artifacts.as_uri()
         self.experiment = self.run = ""
         self._begun, self._begins = False, 0
@@ -86,7 +88,7 @@ class Tracker:
             BadInput: it cannot be reached.
         """
         try:
-            MlflowClient(self.place).get_experiment_by_name(self.name)
+            self._connected().get_experiment_by_name(self.name)
         except Exception as error:  # MLflow's, SQLAlchemy's, a missing driver's
             raise BadInput(
                 f"MLflow must be reachable at {redacted(self.place)}: {line(error)}; start it, or "
@@ -252,9 +254,15 @@ class Tracker:
 
     def _reach(self) -> None:
         """Finds or makes the experiment and the search run."""
-        self.client = MlflowClient(self.place)
+        self.client = self._connected()
         self.experiment = self._experiment()
         self.run = self._search_run()
+
+    def _connected(self) -> MlflowClient:
+        if self.file:  # so that the pages that are looked at do not hold up the sender, nor the sender them
+            with closing(sqlite3.connect(self.file)) as store:
+                store.execute("PRAGMA journal_mode = WAL")
+        return MlflowClient(self.place)
 
     def identity(self) -> str:
         """Returns the word by which MLflow knows this search, also among others of its name on a shared server."""

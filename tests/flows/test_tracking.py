@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
@@ -244,9 +245,20 @@ def test_a_search_that_runs_is_not_synced_by_another_process(place: Home) -> Non
     assert counted(place) == Counter()
 
 
+def test_who_looks_at_a_page_does_not_hold_up_the_sender(place: Home) -> None:
+    tracker(place).check()
+    with closing(sqlite3.connect(place.tracking_file)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+        tracker(place).drain()
+        assert reader.execute("SELECT count(*) FROM runs").fetchone() == (0,), "one page shows one state"
+    assert counted(place) == Counter(range(COUNT))
+
+
 def test_what_mlflow_has_lost_is_shown_again(place: Home, template: Path) -> None:
     tracker(place).drain()
     assert counted(place) == Counter(range(COUNT))
-    shutil.copy(template, place.root / "mlflow.db")  # as if the store had been deleted
+    with closing(sqlite3.connect(template)) as lost, closing(sqlite3.connect(place.tracking_file)) as store:
+        lost.backup(store)  # as if the store had been deleted
     tracker(place).drain()
     assert counted(place) == Counter(range(COUNT))
