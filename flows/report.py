@@ -29,6 +29,13 @@ def edits(candidate: Candidate) -> str:
     return " + ".join(edit.rule for edit in candidate.edits) or "founder"
 
 
+def descent(candidate: Candidate) -> str:
+    """Returns the candidate's parents and its edits, or whose promotion it is."""
+    if candidate.promotes is not None or not candidate.parents:
+        return edits(candidate)
+    return f"{', '.join(map(str, candidate.parents))}: {edits(candidate)}"
+
+
 def best(ledger: Ledger) -> Evaluation | None:
     """Returns the evaluation with the least error; ties go to fewer parameters, then to the earlier one."""
     good = [evaluation for evaluation in ledger.evaluations().values() if evaluation.ok]

@@ -26,7 +26,7 @@ from flows.config import SearchConfig, stored, validated
 from flows.finalists import finalists
 from flows.home import BadInput, Home
 from flows.search import THREADS, stop_children, submitted
-from flows.standings import JUDGED, Standing, champion, ranked, show, verdict, words
+from flows.standings import JUDGED, Standing, leader, ranked, show, verdict, words
 from search import INFRASTRUCTURAL, Candidate, DiskFull, Evaluation, Ledger, Retraining, Retrainings, WeightStore
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def retrain(
         _train(jobs, record, config, len(evaluator.pool.slots), tracker.tell_retrained, screen)
         done = record.recorded()
         standings = ranked(best, [done[job.key] for job in jobs])
-        winner = champion(standings)
+        winner = leader(standings)
         before = winner is not None and _tested(record, evaluator, winner)
         evaluator.clear(set(genomes))
         decision = _decided(record, winner, standings, genomes, evaluator, config) if winner else None
@@ -158,7 +158,7 @@ def lacking(name: str, home: Home) -> bool:
     keys = [job.key for job in wanted(config, trainer, [genomes[evaluation.number] for evaluation in best])]
     if not done.keys() >= set(keys):
         return True
-    winner = champion(ranked(best, [done[key] for key in keys]))
+    winner = leader(ranked(best, [done[key] for key in keys]))
     if winner is None:
         return False
     if choice is None or choice.evaluation.weights not in read or choice.key not in (place, *decided):

@@ -61,7 +61,7 @@ def ranked(searched: Iterable[Evaluation], retrainings: Iterable[Retraining]) ->
     return sorted(standings, key=place)
 
 
-def champion(standings: Sequence[Standing]) -> Retraining | None:
+def leader(standings: Sequence[Standing]) -> Retraining | None:
     """Returns the training whose network is the result: the best finalist's with the least second validation error.
 
     None if all trainings failed.
@@ -113,7 +113,7 @@ def table(standings: Sequence[Standing], tests: Mapping[str, float]) -> Table:
     for column in ("child", "search", "validation", "second validation", "parameters", "MACs", "CPU seconds", "seeds"):
         page.add_column(column, justify="right")
     page.add_column("test", justify="right")
-    best = champion(standings)
+    best = leader(standings)
     for standing in standings:
         counted = standing.searched.objectives
         mine = best is not None and standing is standings[0]

@@ -132,7 +132,7 @@ def evaluations_table(
             f"{row.cost.get('seconds', 0):.1f}",
             f"{row.cost.get('lineage_examples', 0):,.0f}",
             *([f"{judgements[row.number]:.4f}"] if judgements else []),
-            _origin(candidate) if candidate else "",
+            report.descent(candidate) if candidate else "",
         )
     return table
 
@@ -141,12 +141,6 @@ def _latency(row: Evaluation) -> tuple[str, str]:
     """Returns the latency in milliseconds and in times of the reference network's; blanks if it was not measured."""
     seconds, ratio = (row.objectives.get(name) for name in LATENCY)
     return (f"{1000 * seconds:.3f}" if seconds else "", f"{ratio:.2f}" if ratio else "")
-
-
-def _origin(candidate: Candidate) -> str:
-    parents = ", ".join(map(str, candidate.parents))
-    new = candidate.promotes is None
-    return f"{parents}: {report.edits(candidate)}" if parents and new else report.edits(candidate)
 
 
 def _named(evaluation: Evaluation) -> str:

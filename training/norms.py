@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-BATCHES, SIZE = 12, 256  # 8 to 20 points of accuracy after pruning a quarter (research/morphism.md, section 1b)
+BATCHES, SIZE = 12, 256
 
 
 def batches(images: Tensor) -> tuple[Tensor, ...]:

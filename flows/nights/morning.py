@@ -238,7 +238,9 @@ def _front(now: Family, old: Old) -> Iterator[str]:
     rows = []
     for one in now.front:
         mark = "" if old.has(now.name, one) else "new"
-        rows.append((one.number, *(_number(name, one) for name in names), _origin(now.candidates[one.number]), mark))
+        rows.append(
+            (one.number, *(_number(name, one) for name in names), report.descent(now.candidates[one.number]), mark)
+        )
     yield from _table(("child", *map(_words, names), "whose child", ""), rows)
 
 
@@ -309,11 +311,6 @@ def _champion(home: Home, night: Night) -> str:
 def _table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
     for row in (head, ["---"] * len(head), *rows):
         yield f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |"
-
-
-def _origin(candidate: Candidate) -> str:
-    parents = ", ".join(map(str, candidate.parents))
-    return f"{parents}: {report.edits(candidate)}" if parents else report.edits(candidate)
 
 
 def _words(name: str) -> str:

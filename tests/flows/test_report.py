@@ -78,9 +78,14 @@ def test_a_promotion_names_whom_and_to_what_and_is_a_control_only_if_it_begins_w
 ) -> None:
     candidate = replace(member(7, *parents), fidelity=Fidelity(6_000), promotes=3)
     assert candidate.control == control
-    assert report.edits(candidate) == "3 promoted to 6,000 examples"
+    assert report.edits(candidate) == report.descent(candidate) == "3 promoted to 6,000 examples"
     assert report.tags("s", candidate, result(7, 0.1))["morphogen.promotes"] == "3"
     assert "morphogen.promotes" not in report.tags("s", member(7), result(7, 0.1))
+
+
+def test_descent_names_the_parents_of_those_that_have_any() -> None:
+    assert report.descent(member(7)) == "founder"
+    assert report.descent(member(7, 3, 5)) == "3, 5: no-op control"
 
 
 def test_metrics_of_certificates_are_of_what_is_claimed() -> None:

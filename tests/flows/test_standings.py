@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from flows.standings import JUDGED, champion, ranked, spread, table, verdict
+from flows.standings import JUDGED, leader, ranked, spread, table, verdict
 from search import Evaluation, Retraining, Retrainings
 
 
@@ -29,7 +29,7 @@ ERRORS = st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=4)
 
 
 @given(st.lists(ERRORS, min_size=1, max_size=5), st.randoms(use_true_random=False))
-def test_the_order_depends_on_results_only_and_the_champion_is_of_the_first(
+def test_the_order_depends_on_results_only_and_the_leader_is_of_the_first(
     results: list[list[float | None]], rng: random.Random
 ) -> None:
     finalists = [searched(number) for number in range(len(results))]
@@ -38,7 +38,7 @@ def test_the_order_depends_on_results_only_and_the_champion_is_of_the_first(
     rng.shuffle(finalists)
     rng.shuffle(every)
     assert ranked(finalists, every) == standings
-    winner = champion(standings)
+    winner = leader(standings)
     good = [one for one in every if one.evaluation.ok]
     assert (winner is None) == (not good)
     if winner:
@@ -52,7 +52,7 @@ def test_the_mean_over_seeds_counts_and_not_the_best_seed() -> None:
     steady = [trained(1, 0, 0.1), trained(1, 1, 0.12)]
     standings = ranked([searched(0), searched(1)], lucky + steady)
     assert [standing.searched.number for standing in standings] == [1, 0]
-    assert champion(standings) == steady[0]
+    assert leader(standings) == steady[0]
 
 
 def test_whoever_failed_with_some_seed_comes_behind_all_who_did_not() -> None:
@@ -67,9 +67,9 @@ def test_ties_go_to_the_smaller_network() -> None:
     assert [standing.searched.number for standing in standings] == [1, 0]
 
 
-def test_no_finalist_and_no_success_have_no_champion() -> None:
-    assert champion([]) is None
-    assert champion(ranked([searched(0)], [trained(0, 0, None)])) is None
+def test_no_finalist_and_no_success_have_no_leader() -> None:
+    assert leader([]) is None
+    assert leader(ranked([searched(0)], [trained(0, 0, None)])) is None
 
 
 def shown(tests: dict[str, float]) -> list[str]:
@@ -79,7 +79,7 @@ def shown(tests: dict[str, float]) -> list[str]:
     return [line for line in page.getvalue().splitlines() if line.startswith("│")]
 
 
-def test_the_table_shows_the_search_beside_the_retrained_and_the_test_of_the_champion_only() -> None:
+def test_the_table_shows_the_search_beside_the_retrained_and_the_test_of_the_chosen_only() -> None:
     first, second = shown({"0-0": 0.125, "1-0": 0.375})
     for words in ("0.5000", "0.2500 ± 0.0000", "0.2000 ± 0.1414", "2,000", "3.0 ± 0.0", "0.1250"):
         assert words in first
