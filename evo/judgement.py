@@ -86,7 +86,7 @@ class Judgement:
         usual = self._usual(row)
         unusual = math.log(FLOOR + evaluation.objectives["error"]) - usual
         moved = sum(self.slopes[name] * (value - row[name]) for name, value in self.equal.items())
-        judged = math.exp(usual + moved + SHARE * unusual) - FLOOR
+        judged = min(1.0, math.exp(usual + moved + SHARE * unusual) - FLOOR)
         return {**evaluation.objectives, "error": round(judged, DIGITS)}
 
     def _repeated(self, evaluation: Evaluation) -> dict[str, float]:

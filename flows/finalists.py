@@ -11,9 +11,10 @@ def finalists(ledger: Ledger, count: int, trained: Container[int] = ()) -> list[
     """Returns the evaluations of the best networks of a search, the best one first.
 
     Errors are those that selection takes them to have: the least of many measured ones would mostly be luck. Whom no
-    other beats in all objectives comes first, then the rest, each by error. Of those that compute the same, such as a
-    parent and its no-op control, only the first is taken: from scratch they are one network. If one of them was
-    retrained before, it is that one, so that a network keeps its number, and with it what is recorded of it.
+    other beats in all objectives comes first, then the rest, each by error. Those that compute the same, such as a
+    parent and its no-op control, are one network, which has the place of the first of them. The one that was retrained
+    before stands for it, so that a network keeps its number, and with it what is recorded of it; else the one with the
+    least measured error, whose weights a warm start begins with.
 
     Args:
         ledger: of the search, which may be running.
@@ -26,13 +27,19 @@ def finalists(ledger: Ledger, count: int, trained: Container[int] = ()) -> list[
     axes = report.axes(ledger)
     front = set(non_dominated({n: tuple(p[name] for name in axes) for n, p in points.items() if set(axes) <= set(p)}))
     good.sort(key=lambda e: (e.number not in front, judged[e.number], e.objectives["parameters"], e.number))
-    known = [(e, ledger.candidate(e.number).genome) for e in good if e.number in trained]
-    chosen: list[tuple[Evaluation, Genome]] = []
+
+    def preference(evaluation: Evaluation) -> tuple[bool, float]:
+        return (evaluation.number not in trained, evaluation.objectives["error"])
+
+    places: list[Genome] = []
+    chosen: list[Evaluation] = []
     for evaluation in good:
         if len(chosen) == count:
             break
         genome = ledger.candidate(evaluation.number).genome
-        if not any(equivalent(genome, other) for _, other in chosen):
-            before = (one for one in known if equivalent(genome, one[1]))
-            chosen.append(next(before, (evaluation, genome)))
-    return [evaluation for evaluation, _ in chosen]
+        if not any(equivalent(genome, other) for other in places):
+            alike = [e for e in good if e.objectives["parameters"] == evaluation.objectives["parameters"]]
+            genomes = ledger.candidates([e.number for e in alike])
+            places.append(genome)
+            chosen.append(min((e for e in alike if equivalent(genomes[e.number].genome, genome)), key=preference))
+    return chosen

@@ -159,6 +159,12 @@ def test_a_founder_is_judged_as_if_it_had_been_trained_on_like_the_heirs() -> No
     assert means[0] == pytest.approx(means[1], rel=0.05)
 
 
+def test_who_learned_nothing_in_a_long_training_is_judged_to_have_no_more_errors_than_there_can_be() -> None:
+    told = [*(result(n, 0.9 / (1 + n % 9), 1000.0 * (1 + n % 9)) for n in range(40)), result(40, 0.99, 50_000.0)]
+    found = judged("corrected", told)
+    assert found[40] == max(found.values()) == 1.0
+
+
 def test_where_old_lineages_are_worse_nothing_is_taken_from_their_errors() -> None:
     told = [result(n, 0.1 * (n + 1) ** 0.2, 1000.0 * (n + 1)) for n in range(30)]  # structure fails, not age
     found = judged("corrected", told)

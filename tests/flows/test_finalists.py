@@ -64,10 +64,15 @@ def test_where_selection_corrects_errors_finalists_are_in_its_order(tmp_path: Pa
     with Ledger.read(tmp_path / "kin") as ledger:
         seen, objectives = report.judgements(ledger), {n: e.objectives for n, e in ledger.evaluations().items() if e.ok}
         measured = {evaluation.number for evaluation in report.front(ledger)}
+        genomes = {n: candidate.genome for n, candidate in ledger.candidates().items()}
     front = set(non_dominated({n: (seen[n], found["parameters"]) for n, found in objectives.items()}))
     chosen = best(tmp_path / "kin", 80)
-    assert chosen == sorted(chosen, key=lambda n: (n not in front, seen[n]))
+    alike = {n: [one for one in objectives if equivalent(genomes[one], genomes[n])] for n in chosen}
+    first = {n: min(alike[n], key=lambda one: (one not in front, seen[one])) for n in chosen}
+    assert chosen == sorted(chosen, key=lambda n: (first[n] not in front, seen[first[n]]))
     assert front & set(chosen)
     assert front != measured
-    rest = [number for number in chosen if number not in front]
+    rest = [number for number in chosen if first[number] not in front]
     assert rest != sorted(rest, key=lambda n: objectives[n]["error"])
+    assert all(objectives[n]["error"] == min(objectives[one]["error"] for one in alike[n]) for n in chosen)
+    assert any(first[n] != n for n in chosen)  # the place of one, the weights of another
