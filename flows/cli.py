@@ -124,7 +124,8 @@ def lineage(
         terminal.console().print(terminal.family(ledger, report.chosen(ledger, name, number)))
         file = directory / "lineage.html"
         evaluations = ledger.evaluations()
-        file.write_text(page(name, ledger.candidates(), evaluations, runs=ledger.external_ids(evaluations)))
+        runs, axis = ledger.external_ids(evaluations), report.beside_error(report.axes(ledger))
+        file.write_text(page(name, ledger.candidates(), evaluations, runs=runs, axis=axis))
     typer.echo(f"Family tree: {file}")
 
 

@@ -58,7 +58,10 @@ INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u20
 
 
 def family(
-    candidates: Mapping[int, Candidate], evaluations: Mapping[int, Evaluation], runs: Mapping[int, str] | None = None
+    candidates: Mapping[int, Candidate],
+    evaluations: Mapping[int, Evaluation],
+    runs: Mapping[int, str] | None = None,
+    axis: str = "parameters",
 ) -> dict[str, Any]:
     """Returns what the page tells of a family, as JSON values: `members` and `details`, both by rising number.
 
@@ -68,11 +71,12 @@ def family(
         candidates: by number.
         evaluations: by number.
         runs: MLflow's ids of those that it shows, by number.
+        axis: the objective of the front beside the error.
     """
     gained, against, known = gains(candidates, evaluations), controls(candidates, evaluations), runs or {}
     numbers = sorted(candidates)
     pairs = [(candidates[number], evaluations.get(number, Evaluation(number, "lost"))) for number in numbers]
-    members = [_member(candidate, evaluation) for candidate, evaluation in pairs]
+    members = [_member(candidate, evaluation, axis) for candidate, evaluation in pairs]
     for member in members:
         member["status"] = member["status"] if member["number"] in evaluations else "pending"
         member["parents"] = [parent for parent in member["parents"] if parent in candidates]
@@ -88,6 +92,7 @@ def page(
     draw: Draw | None = None,
     runs: Mapping[int, str] | None = None,
     place: str = "",
+    axis: str = "parameters",
 ) -> str:
     """Returns the page as HTML in ASCII.
 
@@ -99,12 +104,14 @@ def page(
             the front, the best and the newest come first; those beyond `PICTURES` or `CHARACTERS` go without.
         runs: MLflow's ids of those candidates that it shows, by number.
         place: the address to which a run's id is added to look at it; empty if it is not known.
+        axis: the objective of the front beside the error.
     """
-    told = family(candidates, evaluations, runs)
+    told = family(candidates, evaluations, runs, axis)
     columns = {name: [member[name] for member in told["members"]] for name in told["members"][0]} if candidates else {}
     document = {
         "title": _visible(title),
         "place": place,
+        "axis": axis,
         "columns": columns,
         "payoffs": [_worth(payoff) for payoff in payoffs(candidates, evaluations)],
         "block": BLOCK,
@@ -113,12 +120,12 @@ def page(
         "pictures": [],
     }
     room = CHARACTERS - len(_assemble(document))
-    sheets, places = _pictures(candidates, _importance(told["members"]), draw or _default_draw(), room)
+    sheets, places = _pictures(candidates, _importance(told["members"], axis), draw or _default_draw(), room)
     columns["picture"] = [places.get(number) for number in sorted(candidates)]
     return _assemble({**document, "pictures": sheets})
 
 
-def _member(candidate: Candidate, evaluation: Evaluation) -> dict[str, Any]:
+def _member(candidate: Candidate, evaluation: Evaluation, axis: str) -> dict[str, Any]:
     return {
         "number": candidate.number,
         "status": evaluation.status,
@@ -128,7 +135,7 @@ def _member(candidate: Candidate, evaluation: Evaluation) -> dict[str, Any]:
         "fidelity": candidate.fidelity.examples,
         "twin": evaluation.twin,
         "rules": [_visible(edit.rule) for edit in candidate.edits],
-        **{name: _short(evaluation.objectives.get(name)) for name in OBJECTIVES},
+        **{name: _short(evaluation.objectives.get(name)) for name in dict.fromkeys((*OBJECTIVES, axis))},
         **{name: _short(evaluation.cost.get(name)) for name in COSTS},
     }
 
@@ -175,16 +182,16 @@ def _short(value: float | None) -> float | None:
     return int(value) if float(value).is_integer() else rounded
 
 
-def _importance(members: Sequence[Mapping[str, Any]]) -> list[int]:
+def _importance(members: Sequence[Mapping[str, Any]], axis: str) -> list[int]:
     """Returns the numbers in the order in which people will want to see pictures of them."""
     table = {member["number"]: member for member in members}
     judged = [member for member in members if member["status"] == "ok" and member["error"] is not None]
     ranked = sorted(judged, key=lambda m: (m["error"], m["parameters"] or 0, m["number"]))
     path = _ancestors(ranked[0]["number"], table) if ranked else []
-    front, smallest = [], math.inf
+    front, least = [], math.inf
     for member in ranked:
-        if (member["parameters"] or 0) < smallest:
-            smallest = member["parameters"] or 0
+        if (member[axis] or 0) < least:
+            least = member[axis] or 0
             front.append(member["number"])
     newest = (member["number"] for member in reversed(members))
     rest = chain.from_iterable(zip_longest((member["number"] for member in ranked), newest))

@@ -68,6 +68,11 @@ def axes(ledger: Ledger) -> tuple[str, ...]:
     return names if len(names) > 1 else AXES
 
 
+def beside_error(names: Sequence[str]) -> str:
+    """Returns the objective that a front of these is drawn against, beside the error: the first other one."""
+    return next((name for name in names if name != "error"), "parameters")
+
+
 def judgements(ledger: Ledger) -> dict[int, float]:
     """Returns the error that each success is taken to have, by number, with all that is known by now.
 
@@ -140,9 +145,8 @@ def artifacts(ledger: Ledger, name: str, directory: Path, place: str = "") -> di
     evaluations = ledger.evaluations()  # before the candidates, which may grow meanwhile
     candidates, spent = ledger.candidates(), ledger.spent()
     best_ones = front(ledger)
-    (directory / "lineage.html").write_text(
-        page(name, candidates, evaluations, runs=ledger.external_ids(evaluations), place=place)
-    )
+    runs, axis = ledger.external_ids(evaluations), beside_error(axes(ledger))
+    (directory / "lineage.html").write_text(page(name, candidates, evaluations, runs=runs, place=place, axis=axis))
     seen = judgements(ledger)
     rows = [{"number": e.number, **e.objectives, **e.cost, **_seen(e, seen)} for e in best_ones]
     (directory / "front.json").write_text(json.dumps(rows, indent=1))
@@ -168,7 +172,7 @@ def draw_front(
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    across = next((name for name in names if name != "error"), "parameters")
+    across = beside_error(names)
     best_ones = sorted(best_ones, key=lambda e: (e.objectives[across], -e.objectives["error"]))
     points = [e.objectives for e in evaluations.values() if e.ok]
     chosen = [e.objectives for e in best_ones]

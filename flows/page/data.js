@@ -9,9 +9,11 @@ const members = read(source.columns);
 const byNumber = new Map(members.map((m) => [m.number, m]));
 relate();
 const judged = members.filter((m) => m.status === 'ok' && m.error !== null);
-const ranked = [...judged].sort((a, b) => a.error - b.error || a.parameters - b.parameters || a.number - b.number);
+const byMerit = (name) => (a, b) => a.error - b.error || a[name] - b[name] || a.number - b.number;
+const ranked = [...judged].sort(byMerit('parameters'));
 const best = ranked[0] || null;
-const front = frontOf(ranked);
+const rivals = judged.filter((m) => m[source.axis] !== null).sort(byMerit(source.axis)); // for a place on the front
+const front = frontOf(rivals);
 const rules = [...new Set(members.flatMap((m) => m.rules))].sort();
 for (const m of front) m.front = true;
 findHeirs();
@@ -37,10 +39,10 @@ function relate() {
   }
 }
 
-// The members that no other beats in both error and parameters, smallest last.
+// The members that no other beats in both error and the front's other axis, the least there last.
 function frontOf(sorted) {
   let least = Infinity;
-  return sorted.filter((m) => m.parameters !== null && m.parameters < least && ((least = m.parameters), true));
+  return sorted.filter((m) => m[source.axis] < least && ((least = m[source.axis]), true));
 }
 
 // The heir is the child through which the best descendant is reached; it stays in its parent's row.

@@ -70,6 +70,7 @@ function join(whole, shape, offset) {
 }
 
 const height = (m) => -Math.log10(Math.max(m.error, 1e-4)); // the screen's y grows downwards
+const along = (m) => Math.log10(Math.max(m[source.axis], 1e-9)); // along the front's other axis
 const worst = best ? height(ranked[ranked.length - 1]) : 0;
 const strip = worst - Math.max(best ? height(best) - worst : 1, 0.1) * 0.12; // where those stand that have no error
 const last = Math.max(members.length - 1, 1);
@@ -91,9 +92,9 @@ const views = {
     at: (m) => [m.number, m.error === null || m.status !== 'ok' ? strip : height(m)], limit: [400, 4000],
   },
   front: {
-    title: 'Pareto front', edges: false, across: { name: 'parameters', log: true }, down: { name: 'error', log: true },
+    title: 'Pareto front', edges: false, across: { name: source.axis.replaceAll('_', ' '), log: true }, down: { name: 'error', log: true },
     prepare() {},
-    at: (m) => (m.status !== 'ok' || m.error === null || !m.parameters ? null : [Math.log10(m.parameters), height(m)]), limit: [4000, 4000],
+    at: (m) => (m.status !== 'ok' || m.error === null || !m[source.axis] ? null : [along(m), height(m)]), limit: [4000, 4000],
   },
 };
 

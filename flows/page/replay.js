@@ -3,19 +3,17 @@
 // The area is the hypervolume: what the front dominates, as drawn (both axes logarithmic), within the worst that was seen.
 
 const PLAY = 8000; // milliseconds
-const byMerit = (a, b) => a.error - b.error || a.parameters - b.parameters || a.number - b.number;
-const size = (m) => Math.log10(Math.max(m.parameters, 1));
-const corner = judged.reduce(([x, y], m) => [Math.max(x, size(m)), Math.min(y, height(m))], [0, Infinity]);
+const corner = rivals.reduce(([x, y], m) => [Math.max(x, along(m)), Math.min(y, height(m))], [-Infinity, Infinity]);
 const replay = { until: members.length, front: new Set(front), record: remember(), playing: false };
 
-const frontAfter = (until) => frontOf(ranked.filter((m) => m.index < until));
+const frontAfter = (until) => frontOf(rivals.filter((m) => m.index < until));
 
 // After each candidate: the least error, the front's area and how many are on it; null before the first success.
 function remember() {
   let [now, told] = [[], null];
   return members.map((m) => {
-    if (m.status !== 'ok' || m.error === null || m.parameters === null) return told;
-    const next = frontOf([...now, m].sort(byMerit));
+    if (m.status !== 'ok' || m.error === null || m[source.axis] === null) return told;
+    const next = frontOf([...now, m].sort(byMerit(source.axis)));
     if (next.length !== now.length || next.some((other, i) => other !== now[i])) told = { error: next[0].error, area: areaOf(next), count: next.length };
     now = next;
     return told;
@@ -24,7 +22,7 @@ function remember() {
 
 function areaOf(points) {
   const floor = (i) => (i + 1 < points.length ? height(points[i + 1]) : corner[1]);
-  return points.reduce((sum, m, i) => sum + (corner[0] - size(m)) * (height(m) - floor(i)), 0);
+  return points.reduce((sum, m, i) => sum + (corner[0] - along(m)) * (height(m) - floor(i)), 0);
 }
 
 function replayTo(until) {

@@ -22,7 +22,7 @@ from flows.lineage import family, page
 from flows.payoff import gains
 from genomes import Genome, InvalidGenome
 from morphism import INEXACT, Edit
-from search import Candidate, Evaluation, Fidelity
+from search import Candidate, Evaluation, Fidelity, non_dominated
 from tests.flows.browser import FLAGS, chromium
 from tests.flows.families import drawing, edit_of, kin, random
 
@@ -329,6 +329,26 @@ def test_the_gain_is_the_no_op_controls_error_minus_the_childs(tmp_path):
             if c.control and c.parents[0] == parent and told[n].ok
         ]
         assert any(gain == pytest.approx(rival - told[int(number)].objectives["error"], abs=1e-5) for rival in rivals)
+
+
+def test_the_front_is_of_the_objectives_that_the_search_has(tmp_path):
+    candidates, told = kin(60)
+    rng = random.Random(0)
+    timed = {n for n, e in told.items() if e.ok and rng.random() < 0.9}
+    told |= {
+        n: replace(told[n], objectives={**told[n].objectives, "latency_ratio": rng.uniform(0.5, 9)}) for n in timed
+    }
+    code = (
+        "seen.front = front.map((m) => m.number); showTab('front'); seen.shown = members.filter((m) => m.place).length;"
+    )
+    seen = probed(page("fast", candidates, told, drawing, axis="latency_ratio"), code, tmp_path)
+    points = {n: tuple(told[n].objectives[name] for name in ("error", "latency_ratio")) for n in timed}
+    assert seen["front"] == non_dominated(points)
+    assert seen["front"] != non_dominated({n: (p, told[n].objectives["parameters"]) for n, (p, _) in points.items()})
+    assert seen["shown"] == len(timed)
+    assert "error and latency ratio" in rendered(
+        page("fast", candidates, told, drawing, axis="latency_ratio"), tmp_path
+    )
 
 
 def test_promotions_are_named_and_gains_compare_at_one_fidelity_as_the_report_does(tmp_path):
