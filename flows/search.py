@@ -1,5 +1,6 @@
 """The search flow: one flow run is one search, one task run is one child."""
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from training.pool import Pool
 
 assert settings.DEFAULTS
-# Threads are made when they are needed; the loop keeps no more tasks in flight than there are slots.
+log = logging.getLogger("morphogen.search")
 SECONDS_TO_STOP = 20.0  # within the 30 that Prefect gives a flow before it kills it
+# Threads are made when they are needed; the loop keeps no more tasks in flight than there are slots.
 THREADS = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers=256))
 
 
@@ -102,6 +104,8 @@ def search(
     place = Home(home)
     place.make()
     places = wanted_slots(config)
+    if warning := config.slots.crowded():
+        log.warning(warning)
     prepared, strategy, begun = planned(config, place)
     tracker = Tracker(place, config.name, config.tracking, config.facts())
     if config.name not in place.names():
@@ -117,7 +121,8 @@ def search(
         stack.callback(stop_children, evaluator.pool)
         watch = stack.enter_context(display(config.budget, evaluator.pool.occupied))
         dispatch = stack.enter_context(remote(config, place, evaluator)) if remote else dispatcher(evaluator)
-        progress = drive(strategy, dispatch, ledger, config.budget, len(places), watch)
+        beside = report.beside_error(report.axes(ledger))
+        progress = drive(strategy, dispatch, ledger, config.budget, len(places), watch, beside)
     best = progress.best
     return {
         "evaluations": progress.spent.evaluations,

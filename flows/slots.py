@@ -97,6 +97,12 @@ class Slots(BaseModel):
             )
         return self
 
+    def crowded(self) -> str:
+        """Returns a warning if there are more slots on the CPU than cores; else nothing."""
+        if self.cpu is None or self.cpu <= cores():
+            return ""
+        return f"slots.cpu is {self.cpu} and there are {cores()} cores: children share them, and each takes its memory"
+
     @classmethod
     def words(cls, text: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the document that a few words of the command line stand for.

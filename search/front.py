@@ -22,35 +22,31 @@ def non_dominated(points: Mapping[int, tuple[float, ...]]) -> list[int]:
 
 
 class Front:
-    """The evaluations that none other beats in error and parameters, kept up to date; of equals the first one is in it.
+    """The evaluations that none other beats in error and one other objective, kept up to date; of equals the first one.
 
-    They are in rising order of error, so that parameters fall: whether one belongs is decided by its neighbours.
+    They are in rising order of error, so that the other one falls: whether one belongs is decided by its neighbours.
 
     Attributes:
-        members: the least error first; an error or a size that was not measured counts as infinite or as none.
+        beside: the other objective.
+        members: the least error first; what was not measured counts as infinite.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, beside: str = "parameters") -> None:
         """Begins with none."""
-        self.members: tuple[Evaluation, ...] = ()
+        self.beside, self.members = beside, tuple[Evaluation, ...]()
         self._errors: list[float] = []
 
     def add(self, evaluation: Evaluation) -> None:
         """Takes a success in, if it belongs, and lets go of those that it beats."""
-        error, size = _error(evaluation), _size(evaluation)
+        error, size = evaluation.objectives.get("error", math.inf), self._size(evaluation)
         behind = bisect_right(self._errors, error)
-        if behind and _size(self.members[behind - 1]) <= size:
+        if behind and self._size(self.members[behind - 1]) <= size:
             return
         first = last = bisect_left(self._errors, error)
-        while last < len(self.members) and _size(self.members[last]) >= size:
+        while last < len(self.members) and self._size(self.members[last]) >= size:
             last += 1
         self._errors[first:last] = [error]
         self.members = (*self.members[:first], evaluation, *self.members[last:])
 
-
-def _error(evaluation: Evaluation) -> float:
-    return evaluation.objectives.get("error", math.inf)
-
-
-def _size(evaluation: Evaluation) -> float:
-    return evaluation.objectives.get("parameters", 0.0)
+    def _size(self, evaluation: Evaluation) -> float:
+        return evaluation.objectives.get(self.beside, math.inf)

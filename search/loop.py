@@ -98,7 +98,7 @@ class Progress:
         spent: so far.
         share: of the budget that is spent, from 0 to 1.
         best: the evaluation with the least error; None before the first.
-        front: the non-dominated evaluations in error and parameters.
+        front: the non-dominated evaluations in error and one other objective.
         in_flight: the numbers that are being evaluated.
     """
 
@@ -116,6 +116,7 @@ def drive(
     budget: Budget,
     slots: int = 1,
     watch: Callable[[Progress], None] = lambda _: None,
+    beside: str = "parameters",
 ) -> Progress:
     """Runs a search until its budget is spent or its strategy has no more to propose; resumes a recorded one.
 
@@ -127,6 +128,7 @@ def drive(
         budget: what may be spent; the candidates in flight when it is reached are finished.
         slots: how many candidates are evaluated at a time.
         watch: called after each event.
+        beside: the objective that the front is of, beside the error.
 
     Raises:
         ReplayDiverged: the strategy does not propose what the ledger says it did.
@@ -135,23 +137,29 @@ def drive(
         SearchError: all of the first candidates failed, or all that the strategy has to propose.
     """
     with room(f"search {ledger.directory.name}"), settled():
-        return _Loop(strategy, dispatch, ledger, budget, watch).run(slots)
+        return _Loop(strategy, dispatch, ledger, budget, watch, Front(beside)).run(slots)
 
 
 class _Loop:
     """The state of one session."""
 
     def __init__(
-        self, strategy: Strategy, dispatch: Dispatch, ledger: Ledger, budget: Budget, watch: Callable[[Progress], None]
+        self,
+        strategy: Strategy,
+        dispatch: Dispatch,
+        ledger: Ledger,
+        budget: Budget,
+        watch: Callable[[Progress], None],
+        front: Front,
     ) -> None:
         self.strategy, self.dispatch, self.ledger, self.budget, self.watch = strategy, dispatch, ledger, budget, watch
+        self.front = front
         self.evaluations: dict[int, Evaluation] = {}
         self.candidates: dict[int, Candidate] = {}
         self.waiting: deque[Candidate] = deque()
         self.flying: dict[int, Candidate] = {}
         self.landed: queue.SimpleQueue[tuple[int, Evaluation | BaseException]] = queue.SimpleQueue()
         self.used = ledger.spent()
-        self.front = Front()
         self.repeats = 0
         self.begun = time.monotonic()
 

@@ -167,8 +167,8 @@ class Trainer:
 
 
 def _measured(candidate: Candidate, parents: Mapping[int, Evaluation]) -> dict[str, Any] | None:
-    """Returns what a control's parent was measured to take; None if it has to be measured."""
-    if not candidate.control:
+    """Returns what the parent of a child without edits, the same network, was measured to take; None: measure it."""
+    if candidate.edits or not candidate.parents:
         return None
     before = parents[candidate.parents[0]]
     known = {name: before.objectives[name] for name in LATENCY if name in before.objectives}

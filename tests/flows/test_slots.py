@@ -18,6 +18,7 @@ from tests.flows.conftest import FAST, config
 from tests.flows.families import kin, recorded
 from tests.flows.test_terminal import screen, summary
 from training.pool import Occupied
+from training.slots import cores
 
 
 def on_a_machine_with(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +112,11 @@ def test_a_few_words_stand_for_slots(text: str, document: dict[str, Any]) -> Non
 def test_other_words_are_refused_with_those_that_are_understood(text: str) -> None:
     with pytest.raises(BadInput, match=r"slots must be N, cpu:N, cuda:N \(on each device\) or cuda:N@0,1"):
         Slots.words(text)
+
+
+def test_more_slots_than_cores_are_warned_of() -> None:
+    assert Slots(cpu=cores()).crowded() == Slots.model_validate({"cuda": {}}).crowded() == ""
+    assert f"slots.cpu is {cores() + 1} and there are {cores()} cores" in Slots(cpu=cores() + 1).crowded()
 
 
 def test_a_search_that_goes_on_may_change_its_kind_of_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

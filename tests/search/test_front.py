@@ -52,6 +52,15 @@ def test_of_more_objectives_each_that_is_left_out_is_beaten_or_equalled(points: 
         assert matched != (number in kept)
 
 
+def test_it_is_of_the_objective_that_it_is_asked_for() -> None:
+    front = Front("latency_seconds")
+    for number, (size, seconds) in enumerate(((1.0, 3.0), (2.0, 2.0), (3.0, 1.0))):
+        objectives = {"error": 0.1 * number, "parameters": size, "latency_seconds": seconds}
+        front.add(Evaluation(number, "ok", objectives))
+    front.add(success(3, 0.9, 0.0))  # not timed
+    assert [member.number for member in front.members] == [0, 1, 2]
+
+
 def test_a_front_of_hundreds_is_the_same() -> None:
     rng, front = random.Random(0), Front()
     points = [(x := rng.random(), (1 - x) + 0.002 * rng.random()) for _ in range(600)]

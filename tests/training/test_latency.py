@@ -148,10 +148,13 @@ def test_without_the_setting_nothing_is_measured_and_the_weights_are_the_same(tr
     assert not list((tmp_path / "other").glob("still.*"))
 
 
-def test_a_control_takes_over_what_was_measured_of_its_parent(trainer: Trainer) -> None:
+@pytest.mark.parametrize("promotes", [None, 0])
+def test_a_child_without_edits_takes_over_what_was_measured_of_its_parent(
+    trainer: Trainer, promotes: int | None
+) -> None:
     parent = trainer(Candidate(0, FOUNDER, fidelity=LIGHT), {})
     measured = replace(parent, objectives={**parent.objectives, "latency_seconds": 0.5, "latency_ratio": 9.0})
-    control = trainer(Candidate(1, FOUNDER, (0,), (), LIGHT), {0: measured})
+    control = trainer(Candidate(1, FOUNDER, (0,), (), LIGHT, promotes), {0: measured})
     assert (control.objectives["latency_seconds"], control.objectives["latency_ratio"]) == (0.5, 9.0)
     assert control.machine == parent.machine
     elsewhere = replace(measured, machine={**measured.machine, "processor": "another"})
