@@ -72,7 +72,7 @@ class Family:
     @property
     def across(self) -> str:
         """The objective that the front's picture has beside error."""
-        return next((name for name in self.axes if name != "error"), "parameters")
+        return report.beside_error(self.axes)
 
     @property
     def best(self) -> Evaluation | None:
