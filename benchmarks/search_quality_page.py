@@ -53,7 +53,8 @@ class Study:
 
     def missing(self) -> list[str]:
         """Returns what was asked for and is not measured, in words."""
-        return [f"{a} (seed {s})" for s in range(self.seeds) for a in self.arms if (a, s) not in self.records]
+        lacking = {arm: [seed for seed in range(self.seeds) if (arm, seed) not in self.records] for arm in self.arms}
+        return [f"{arm} (seed {', '.join(map(str, seeds))})" for arm, seeds in lacking.items() if seeds]
 
     def values(self, arm: str, measure: str) -> list[float]:
         """Returns what an arm has of a measure, by seed."""
