@@ -79,7 +79,7 @@ class Judgement:
             self.errors.append(math.log(FLOOR + evaluation.objectives["error"]))
 
     def objectives(self, evaluation: Evaluation) -> Mapping[str, float]:
-        """Returns the objectives of an evaluation that was noted, with the judged error for the measured one."""
+        """Returns the objectives of an evaluation that was noted, with the judged error, which is at most 1."""
         row = self.rows.get(evaluation.number) or self._repeated(evaluation)
         if not self.fitted or not row:
             return evaluation.objectives

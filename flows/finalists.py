@@ -38,8 +38,8 @@ def finalists(ledger: Ledger, count: int, trained: Container[int] = ()) -> list[
             break
         genome = ledger.candidate(evaluation.number).genome
         if not any(equivalent(genome, other) for other in places):
-            alike = [e for e in good if e.objectives["parameters"] == evaluation.objectives["parameters"]]
-            genomes = ledger.candidates([e.number for e in alike])
+            as_large = [e for e in good if e.objectives["parameters"] == evaluation.objectives["parameters"]]
+            genomes = ledger.candidates([e.number for e in as_large])  # no others are read: they are many
             places.append(genome)
-            chosen.append(min((e for e in alike if equivalent(genomes[e.number].genome, genome)), key=preference))
+            chosen.append(min((e for e in as_large if equivalent(genomes[e.number].genome, genome)), key=preference))
     return chosen

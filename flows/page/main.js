@@ -15,7 +15,7 @@ function header() {
     ['Parameters', show.count(best && best.parameters)],
     ['MACs', show.count(best && best.macs)],
     ['Candidates', members.length.toLocaleString('en'), remarks.filter(has).join(', ')],
-    ['On the front', front.length.toLocaleString('en'), source.axis === 'parameters' ? '' : `error and ${source.axis.replaceAll('_', ' ')}`],
+    ['On the front', front.length.toLocaleString('en'), `error and ${views.front.across.name}`],
     ['Spent', show.seconds(total('seconds')), `${show.count(total('examples'))} examples`],
   ];
   $('facts').replaceChildren(...facts.map(([name, value, note]) => make('div', {}, make('dt', {}, name), make('dd', {}, value, note ? make('small', {}, note) : null))));

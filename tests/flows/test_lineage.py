@@ -338,17 +338,16 @@ def test_the_front_is_of_the_objectives_that_the_search_has(tmp_path):
     told |= {
         n: replace(told[n], objectives={**told[n].objectives, "latency_ratio": rng.uniform(0.5, 9)}) for n in timed
     }
+    text = page("fast", candidates, told, drawing, axis="latency_ratio")
     code = (
-        "seen.front = front.map((m) => m.number); showTab('front'); seen.shown = members.filter((m) => m.place).length;"
+        "seen.front = front.map((m) => m.number); showTab('front'); seen.shown = members.filter((m) => m.place).length"
     )
-    seen = probed(page("fast", candidates, told, drawing, axis="latency_ratio"), code, tmp_path)
+    seen = probed(text, code, tmp_path)
     points = {n: tuple(told[n].objectives[name] for name in ("error", "latency_ratio")) for n in timed}
     assert seen["front"] == non_dominated(points)
     assert seen["front"] != non_dominated({n: (p, told[n].objectives["parameters"]) for n, (p, _) in points.items()})
     assert seen["shown"] == len(timed)
-    assert "error and latency ratio" in rendered(
-        page("fast", candidates, told, drawing, axis="latency_ratio"), tmp_path
-    )
+    assert "error and latency ratio" in rendered(text, tmp_path)
 
 
 def test_promotions_are_named_and_gains_compare_at_one_fidelity_as_the_report_does(tmp_path):
